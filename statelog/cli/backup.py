@@ -1,0 +1,85 @@
+"""`statelog backup` and `statelog restore`: a store in one audited file, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from statelog.cli.auditing import Audited, run_audit, show_audit
+from statelog.cli.common import (
+    AnchorOption,
+    Form,
+    OutputOption,
+    RootOption,
+    StoreOption,
+    anchor_of,
+    note,
+    progress,
+    say,
+    store_url,
+)
+from statelog.cli.opened import opened
+from statelog.errors import UsageError
+from statelog.io.backup import backup as write_backup
+from statelog.io.backup import restore as read_backup
+from statelog.io.sources import open_source
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup; an older one is replaced.")],
+    store: StoreOption = None,
+    root: RootOption = None,
+    output: OutputOption = Form.TABLE,
+) -> None:
+    """Write a store's logs and queues into one file, and audit it before it gets its name.
+
+    The store may be in use. An unsound copy is not kept, and an older backup stays.
+
+    Examples:
+
+      statelog backup node.backup --store node.db
+    """
+    with opened(store, root) as log_:
+
+        def judge(url: str) -> None:
+            show_audit(str(file), _audit(url, log_.anchor), output)
+
+        with progress("copying", log_.head.size) as advance:
+            write_backup(log_.store.engine, file, judge, advance)
+    if output is Form.TABLE:
+        say(f"backed up  {file}")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup that `backup` wrote.")],
+    root: AnchorOption,
+    store: StoreOption = None,
+    output: OutputOption = Form.TABLE,
+) -> None:
+    """Audit a backup and put it into a new store.
+
+    Examples:
+
+      statelog restore node.backup --store restored.db --root anchor
+    """
+    url, anchor = store_url(store), anchor_of(root)
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file")
+    audited = _audit(f"sqlite:///{file}", anchor)
+    show_audit(str(file), audited, output)
+    with progress("restoring", audited.reports[0].size) as advance:
+        read_backup(file, url, advance)
+    if output is Form.TABLE:
+        say(f"restored   {url}")
+    note("the memory of a witness is no part of a backup: give this host a new witness key")
+
+
+def _audit(url: str, anchor: str) -> Audited:
+    audited = Audited()
+    with open_source(url) as source:
+        logs = {name: source.of(name) for name in source.logs()}
+        heads = [one.head() for one in logs.values()]
+        run_audit(dict(logs), sum(head.size for head in heads if head is not None), anchor, audited, 0)
+    return audited

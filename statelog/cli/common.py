@@ -1,0 +1,166 @@
+"""What every command shares: options, the way to a store and its anchor, and the two forms of output."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from textwrap import wrap
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from statelog.errors import UsageError
+from statelog.io.files import read_bounded
+from statelog.limits import ANCHOR_FILE_MAX_BYTES
+from statelog.wording import digest_words
+
+EXIT_OK, EXIT_FINDINGS, EXIT_USAGE, EXIT_UNREADABLE = 0, 1, 2, 3
+_PIPE_WIDTH = 200  # a table in a pipe is not cut at the width of a terminal that is not there
+
+
+class Form(StrEnum):
+    """How a command prints: for people, or for programs."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar="STATELOG_STORE",
+        metavar="URL|PATH",
+        help="The store: sqlite:///PATH, postgresql://…, or just the path of a SQLite file.",
+    ),
+]
+RootOption = Annotated[
+    str | None,
+    typer.Option(
+        "--root",
+        envvar="STATELOG_ROOT",
+        metavar="ANCHOR|FILE",
+        help="The trust anchor, as 64 hex digits or a file that holds them.",
+    ),
+]
+AnchorOption = Annotated[
+    str,
+    typer.Option(
+        "--root",
+        envvar="STATELOG_ROOT",
+        metavar="ANCHOR|FILE",
+        help="The trust anchor: nothing else is trusted.",
+    ),
+]
+LogOption = Annotated[
+    str | None,
+    typer.Option(
+        "--log", metavar="NAME", help="A log of the store, such as routes-eu-1; authority by default."
+    ),
+]
+AcceptRiskOption = Annotated[
+    list[str], typer.Option(metavar="NAME", help="A risk that is accepted, by its name; repeatable.")
+]
+OutputOption = Annotated[
+    Form, typer.Option("-o", "--output", help="A table for people, or JSON with a versioned schema.")
+]
+
+_LABEL = re.compile(r"[a-zA-Z][a-zA-Z ]{9} |  [-+~] ")  # what a line begins with: its label or mark
+_ANCHOR = re.compile(r"[0-9a-f]{64}")
+
+
+def now() -> int:
+    """Unix seconds."""
+    return int(time.time())
+
+
+def store_url(store: str | None) -> str:
+    """The database URL that `--store` means; a bare path is a SQLite file."""
+    if not store:
+        raise UsageError("which store? give --store URL or set STATELOG_STORE")
+    return store if "://" in store else f"sqlite:///{store}"
+
+
+def anchor_of(root: str) -> str:
+    """The anchor in `--root`: 64 hex digits, or the first line of a file. Raises `UsageError`."""
+    if _ANCHOR.fullmatch(root):
+        return root
+    try:
+        text = read_bounded(Path(root), ANCHOR_FILE_MAX_BYTES, "SL-ANCHOR").decode().strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not _ANCHOR.fullmatch(text):
+        raise UsageError(f"{root} holds no trust anchor; that is one line of 64 hex digits")
+    return text
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on one line of standard output."""
+    sys.stdout.write(orjson.dumps(document).decode() + "\n")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that neither colours nor wraps what goes into a pipe, and interprets no markup by itself."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else _PIPE_WIDTH
+    )
+
+
+def say(*lines: str) -> None:
+    """Lines for a person, on standard output; on a terminal a long one goes on under its own text.
+
+    What has lines of its own (a record, indented) is printed as it is, and so is everything in a pipe.
+    """
+    width = console().width if sys.stdout.isatty() else None
+    for line in lines:
+        if width is None or len(line) <= width or "\n" in line:
+            parts = [line]
+        else:
+            label = _LABEL.match(line)
+            indent = " " * (len(label[0]) if label else 0)
+            parts = wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
+        sys.stdout.write("\n".join(parts) + "\n")
+
+
+def in_words(digest: str) -> list[str]:
+    """A digest as sixteen words to read aloud, on two lines of a table."""
+    words = digest_words(bytes.fromhex(digest)).split("-")
+    return [f"{'in words' if at == 0 else '':10} {' '.join(words[at : at + 8])}" for at in (0, 8)]
+
+
+def note(line: str) -> None:
+    """A remark beside the result, on standard error."""
+    sys.stderr.write(f"statelog: {line}\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on standard output; cells are text, never markup."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    console().print(table)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """A bar on a terminal that is moved by calling with how much is done; None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,138 @@
+"""`statelog evidence`: who signed two things, and the files that prove it to anyone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from statelog.cli.common import Form, OutputOption, RootOption, StoreOption, print_json, print_table, say
+from statelog.cli.opened import opened
+from statelog.errors import UsageError
+from statelog.io.files import write_new
+from statelog.io.working import Evidence, KeptSplitView
+from statelog.signing import encode_base64
+from statelog.times import format_time
+from statelog.wording import short
+
+SCHEMA = "statelog.evidence.v1"
+
+
+def evidence(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write everything as files into a new folder.")
+    ] = None,
+    store: StoreOption = None,
+    root: RootOption = None,
+    output: OutputOption = Form.TABLE,
+) -> None:
+    """Show, or export, what this store keeps as proof that somebody signed two things.
+
+    Equivocation: two rightly signed records of one subject and epoch. Split view: two signed heads that no
+    single history has, with the root and the consistency proof that show it (RFC 6962). `statelog verify`
+    checks both.
+
+    Examples:
+
+      statelog evidence --store node.db
+
+      statelog evidence --store node.db --out proof
+    """
+    with opened(store, root) as log_:
+        records = list(log_.store.evidence())
+        views = log_.store.split_views()
+    if out is not None:
+        _export(out, records, views)
+    if output is Form.JSON:
+        print_json(_document(records, views, out))
+        return
+    if not records and not views:
+        say("nothing: nobody is known to have signed two things")
+    if records:
+        say("equivocation")
+        print_table(
+            ("subject", "epoch", "record", "seen"),
+            ((one.subject, one.epoch, short(one.record_id), format_time(one.seen_at)) for one in records),
+        )
+    if views:
+        say("split views")
+        print_table(
+            ("size", "its root", "root in the larger", "larger size", "shown by", "seen"),
+            (
+                (
+                    one.size,
+                    short(one.root.hex()),
+                    short(one.found.root.hex()),
+                    one.larger_size,
+                    one.source,
+                    format_time(one.seen_at),
+                )
+                for one in views
+            ),
+        )
+    if out is not None:
+        say(f"written to {out}")
+
+
+def _document(records: list[Evidence], views: list[KeptSplitView], out: Path | None) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "equivocations": [
+            {
+                "subject": one.subject,
+                "epoch": one.epoch,
+                "record_id": one.record_id,
+                "record": _readable(one.data),
+                "seen_at": format_time(one.seen_at),
+            }
+            for one in records
+        ],
+        "split_views": [
+            {
+                "size": one.size,
+                "root": one.root.hex(),
+                "note": one.found.smaller.decode("utf-8", "replace"),
+                "larger_size": one.larger_size,
+                "larger_root": one.found.root.hex(),
+                "larger_note": one.found.larger.decode("utf-8", "replace"),
+                "proof": [item.hex() for item in one.found.proof],
+                "source": one.source,
+                "seen_at": format_time(one.seen_at),
+            }
+            for one in views
+        ],
+        "folder": None if out is None else str(out),
+    }
+
+
+def _readable(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except ValueError:  # a damaged row: shown as it is
+        return data.decode("utf-8", "replace")
+
+
+def _export(out: Path, records: list[Evidence], views: list[KeptSplitView]) -> None:
+    """One file a record, and for a split view both notes and the proof between them, as bytes."""
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UsageError(f"{out} exists already; give a new folder") from error
+    except OSError as error:
+        raise UsageError(f"{out}: {(error.strerror or str(error)).lower()}") from error
+    for number, record in enumerate(records):
+        # Names are made of numbers and hex: nothing that a record says becomes a path.
+        write_new(out / f"record-{number:03}-{_hex(record.record_id)}.json", record.data, 0o644)
+    for number, view in enumerate(views):
+        stem = f"split-{number:03}-{view.size}"
+        write_new(out / f"{stem}-smaller.note", view.found.smaller, 0o644)
+        write_new(out / f"{stem}-larger.note", view.found.larger, 0o644)
+        lines = [f"old {view.size}", encode_base64(view.found.root)]
+        lines += [encode_base64(item) for item in view.found.proof]
+        write_new(out / f"{stem}-proof.txt", "".join(f"{line}\n" for line in lines).encode(), 0o644)
+
+
+def _hex(record_id: str) -> str:
+    return "".join(char for char in record_id if char in "0123456789abcdef")[:12]

@@ -1,0 +1,100 @@
+"""A store's logs and queues in one file, and back into a store.
+
+A backup is a SQLite store, made in one read transaction and audited like any other before it gets its name.
+It leaves out what can be folded anew (the projections) and what must not come back: a witness that signs from
+an older memory than its last cosignature may sign a fork (docs/statelog-cli.md, "Backups").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+
+from statelog.errors import UsageError
+from statelog.io import tables
+from statelog.io.database import database_path, open_database, read_transaction, write_transaction
+from statelog.io.files import replacing
+from statelog.io.store import Store
+from statelog.limits import STORE_BATCH_ENTRIES
+
+KEPT: Final = (
+    tables.log_entry,
+    tables.log_node,
+    tables.checkpoint,
+    tables.cosignature,
+    tables.log_head,
+    tables.outbox,
+    tables.evidence,
+    tables.split_view,
+    tables.ahead_record,
+)
+
+Judge = Callable[[str], None]  # audits the store at a URL; raises what it will when that is not sound
+
+
+def backup(
+    source: sa.Engine, path: Path, judge: Judge, progress: Callable[[int], None] | None = None
+) -> None:
+    """Write the store to `path`, in place of an older backup, unless `judge(url of the copy)` raises.
+
+    `progress(entries)` is called after each batch of entries. Raises UsageError and SourceUnreadable.
+    """
+    with _new_file(path) as url:
+        with read_transaction(source) as connection:
+            _fill(connection, url, progress)
+        judge(url)
+
+
+def restore(path: Path, url: str, progress: Callable[[int], None] | None = None) -> None:
+    """Put a backup, audited before, into the store at `url`: a new file, or a database without a log.
+
+    Raises UsageError when there is a log already, SourceUnreadable.
+    """
+    source = open_database(f"sqlite:///{path}")
+    try:
+        with read_transaction(source) as connection:
+            target = database_path(url)
+            if target is not None and not target.exists():
+                with _new_file(target) as fresh:
+                    _fill(connection, fresh, progress)
+            else:
+                _fill(connection, url, progress)
+    finally:
+        source.dispose()
+
+
+@contextmanager
+def _new_file(target: Path) -> Iterator[str]:
+    """The URL of a store in the making that becomes `target` when the block ends well."""
+    with replacing(target, 0o600) as copy:
+        copy.unlink()  # only its name was wanted: SQLite makes its own file
+        yield f"sqlite:///{copy}"
+
+
+def _fill(source: sa.Connection, url: str, progress: Callable[[int], None] | None) -> None:
+    """All kept rows into the store at `url`, in one transaction."""
+    engine = open_database(url, create=True)
+    try:
+        with write_transaction(engine) as target:
+            if Store(engine).logs(target):
+                raise UsageError(f"{url} holds a log already; restore into a new store")
+            for table in KEPT:
+                _copy(table, source, target, progress if table is tables.log_entry else None)
+    finally:
+        engine.dispose()
+
+
+def _copy(
+    table: sa.Table, source: sa.Connection, target: sa.Connection, progress: Callable[[int], None] | None
+) -> None:
+    done = 0
+    rows = source.execution_options(yield_per=STORE_BATCH_ENTRIES).execute(sa.select(table))
+    for batch in rows.mappings().partitions():
+        target.execute(table.insert(), [dict(row) for row in batch])
+        done += len(batch)
+        if progress is not None:
+            progress(done)

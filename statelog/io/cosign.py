@@ -1,0 +1,239 @@
+"""Collecting cosignatures: asks every witness at once, keeps what verifies, and marks the head final at K.
+
+The transport is the caller's: `ask(witness_name, body)` carries an add-checkpoint body to a witness and
+answers with (status, body), over a fabric stream, over HTTPS, or within one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from statelog import witness as protocol
+from statelog.checkpoint import Checkpoint, parse_signed_checkpoint, verify_cosignature, witness_key
+from statelog.errors import Refused, UsageError, refuse
+from statelog.finality import FinalityResult, finality, is_final, needed_sets
+from statelog.io.https import HttpsSite
+from statelog.io.store import Store, StoredCosignature
+from statelog.limits import (
+    COSIGN_ROUNDS,
+    COSIGN_STRAGGLER_S,
+    MAX_CLOCK_SKEW_S,
+    WITNESS_ANSWER_BYTES,
+    WITNESS_ASK_TIMEOUT_S,
+)
+from statelog.merkle import ReadNode, consistency_proof, consistency_ranges, nodes_under
+from statelog.note import Note, parse_signature_lines
+from statelog.replay import Replay
+from statelog.state import WitnessKey, WitnessSet
+
+Ask = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
+
+
+class HttpsWitnesses:
+    """Witnesses that are asked over HTTPS: C2SP tlog-witness submission prefixes by witness key name.
+
+    `ca_file` is a PEM file with the certificates that prove them, None for the system's roots. TLS proves
+    who answers and nothing more: what counts is the cosignature. Belongs to the loop that first asks.
+    """
+
+    def __init__(self, urls: Mapping[str, str], ca_file: Path | str | None = None) -> None:
+        self._sites = {name: HttpsSite(url, ca_file) for name, url in urls.items()}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sites
+
+    async def ask(self, name: str, body: bytes) -> tuple[int, bytes]:
+        """An `Ask` for the witnesses of this group. Raises SourceUnreadable."""
+        answer = await self._sites[name].exchange(
+            "POST",
+            "add-checkpoint",
+            content=body,
+            max_bytes=WITNESS_ANSWER_BYTES,
+            timeout_s=WITNESS_ASK_TIMEOUT_S,
+        )
+        if answer.status == protocol.CONFLICT and answer.content_type != protocol.SIZE_CONTENT_TYPE:
+            raise refuse(
+                "SL-WITNESS", f"{name} answers a conflict without a size", found=answer.content_type[:80]
+            )
+        return answer.status, answer.body
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for site in self._sites.values():
+            await site.aclose()
+
+
+class CosignRound:
+    """One checkpoint on its way to finality: builds requests, verifies answers, counts. Does no I/O
+    itself.
+    """
+
+    def __init__(self, note: bytes, sets: Sequence[WitnessSet]) -> None:
+        self.checkpoint: Checkpoint
+        self.note: Note
+        self.checkpoint, self.note = parse_signed_checkpoint(note)
+        self.sets = tuple(sets)
+        self._own = Note(self.note.text, self.note.signatures[:1]).format()
+
+    def witnesses(self) -> list[WitnessKey]:
+        """All witnesses of the needed sets, each key once."""
+        found = {key.key_id: key for one in self.sets for key in one.keys}
+        return list(found.values())
+
+    def request(self, witness_size: int, read_node: ReadNode) -> bytes:
+        """The add-checkpoint body for a witness that is at `witness_size`; reads O(log n) nodes."""
+        proof = consistency_proof(witness_size, self.checkpoint.size, read_node)
+        return protocol.encode_add_checkpoint(witness_size, proof, self._own)
+
+    def accept(self, witness: WitnessKey, body: bytes, now: float) -> StoredCosignature:
+        """The verified cosignature in a witness's 200 answer; it counts from `stored` on.
+
+        Lines of other keys are ignored. Raises Refused: SL-NOTE, SL-COSIGNATURE, SL-FUTURE.
+        """
+        key = witness_key(witness.name, witness.public)
+        for line in parse_signature_lines(body):
+            if not line.is_by(key):
+                continue
+            timestamp = verify_cosignature(self.note.text, line, key)
+            if timestamp > now + MAX_CLOCK_SKEW_S:
+                raise refuse("SL-FUTURE", f"the cosignature of {witness.name} is from the future")
+            return StoredCosignature(witness.key_id, witness.name, timestamp, line.line())
+        raise refuse("SL-COSIGNATURE", f"the answer of {witness.name} holds no cosignature of its key")
+
+    def stored(self, cosignature: StoredCosignature) -> None:
+        """The cosignature is durable and counts: a head is not called final by what a crash would lose."""
+        self.note = self.note.with_signatures(parse_signature_lines(cosignature.line.encode()))
+
+    def results(self) -> tuple[FinalityResult, ...]:
+        """The count for each needed set, cosignatures that were there before included."""
+        return finality(self.note, self.sets)
+
+    def final(self) -> bool:
+        """Whether every needed set's quorum has cosigned."""
+        return is_final(self.results())
+
+
+@dataclass(slots=True)
+class Collected:
+    """What a collection came to: the head, whether it is final, the counts, and why witnesses are missing."""
+
+    size: int
+    root: bytes
+    final: bool
+    results: tuple[FinalityResult, ...] = ()
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+async def collect(
+    store: Store,
+    replay: Replay,
+    ask: Ask,
+    *,
+    refresh: bool = False,
+    on_final: Callable[[int], None] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Collected:
+    """Ask the witnesses to cosign the newest checkpoint, all at once, and mark it final when K have.
+
+    `replay` stands at the stored head or beyond: which witness sets the head needs is read from it, at the
+    call. Witnesses that have cosigned are asked again only with `refresh`. `on_final(size)` is called as soon
+    as the final mark is durable; witnesses slower than that get `COSIGN_STRAGGLER_S` more.
+
+    An `ask` that raises counts as a witness that is away. Raises UsageError without a checkpoint or with a
+    replay that is behind, SourceUnreadable when the store fails.
+    """
+    collected, current = _begin(store, replay)
+    known = {one.witness_key_id for one in store.cosignatures(collected.size)}
+    asked = [one for one in current.witnesses() if refresh or one.key_id not in known]
+    lock = asyncio.Lock()
+
+    def note_final() -> bool:
+        if current.final() and not collected.final:
+            store.set_final(collected.size, collected.root)
+            collected.final = True
+            if on_final is not None:
+                on_final(collected.size)
+        return collected.final
+
+    async def one(witness: WitnessKey) -> None:
+        try:
+            cosignature = await _ask_one(store, current, witness, ask, clock)
+        except (Refused, UsageError) as error:
+            collected.failures[witness.name] = str(error)
+            return
+        async with lock:
+            await asyncio.to_thread(store.put_cosignatures, collected.size, [cosignature])
+            current.stored(cosignature)
+            note_final()
+
+    note_final()
+    tasks = {asyncio.ensure_future(one(witness)) for witness in asked}
+    try:
+        while tasks:
+            grace = COSIGN_STRAGGLER_S if collected.final else None
+            done, tasks = await asyncio.wait(tasks, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            if not done:
+                break
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    collected.results = current.results()
+    return collected
+
+
+def _begin(store: Store, replay: Replay) -> tuple[Collected, CosignRound]:
+    with store.reading() as connection:
+        head = store.head(connection)
+        size = store.newest_checkpoint_size(connection)
+        note = store.checkpoint(size, connection)
+    if head is None or note is None:
+        raise UsageError("the log has no checkpoint to be cosigned")
+    if replay.size < size:
+        raise UsageError(f"the replay is at {replay.size}, behind the checkpoint of {size}")
+    current = CosignRound(note, needed_sets(replay.state, head.final_size, size))
+    return Collected(size, current.checkpoint.root, final=head.final_size >= size), current
+
+
+async def _ask_one(
+    store: Store, current: CosignRound, witness: WitnessKey, ask: Ask, clock: Callable[[], float]
+) -> StoredCosignature:
+    """One witness's cosignature; a 409 is answered with the size that it named. Raises Refused when there is
+    none.
+    """
+    size = await asyncio.to_thread(store.cosigned_size, witness.key_id)
+    for _ in range(COSIGN_ROUNDS):
+        body = await asyncio.to_thread(_request, store, current, size)
+        try:
+            status, answer = await ask(witness.name, body)
+        except Exception as error:
+            # Whatever the caller's transport raises means the same here: this witness is away.
+            raise refuse("SL-WITNESS", f"{witness.name} did not answer", found=repr(error)[:200]) from error
+        if status == protocol.OK:
+            return current.accept(witness, answer, clock())
+        if status != protocol.CONFLICT:
+            text = answer.decode("utf-8", "replace").strip()[:300]
+            raise refuse("SL-WITNESS", f"{witness.name} answered {status}", found=text)
+        named = protocol.parse_size(answer)
+        if named == size == current.checkpoint.size:
+            raise refuse(
+                "SL-CONSISTENCY", f"{witness.name} has cosigned another head of this size", found=size
+            )
+        size = named
+        if size > current.checkpoint.size:
+            raise refuse("SL-WITNESS", f"{witness.name} has cosigned a larger head", found=size)
+    raise refuse(
+        "SL-WITNESS", f"{witness.name} keeps moving", expected=f"an answer in {COSIGN_ROUNDS} rounds"
+    )
+
+
+def _request(store: Store, current: CosignRound, size: int) -> bytes:
+    with store.reading() as connection:
+        wanted = nodes_under(consistency_ranges(size, current.checkpoint.size))
+        return current.request(size, store.read_nodes(wanted, connection))

@@ -1,0 +1,195 @@
+"""Opening the store: engine settings, transactions, the schema's version, and the one place that translates
+database errors.
+
+SQLite runs in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut. Python's own
+transaction guessing is off; every transaction begins explicitly, a writing one with BEGIN IMMEDIATE, so that
+it holds the write lock before it reads and never fails half-way for having read too early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+import migrations
+from statelog.errors import SourceUnreadable, UsageError
+from statelog.io.tables import log_head
+from statelog.limits import MAX_INTEGRITY_FAULTS, STORE_BUSY_TIMEOUT_S
+
+_WRITES = "statelog_writes"
+
+
+class CommitUnknownError(SourceUnreadable):
+    """A commit failed in a way that leaves open whether it happened. Look for what it would have written."""
+
+
+def open_database(url: str, *, create: bool = False, anchor: str | None = None) -> sa.Engine:
+    """The engine for `url` (sqlite:///PATH or a PostgreSQL URL), its schema checked.
+
+    With `create` a missing database is made and an old schema brought up to date. `anchor` (hex record id of
+    entry 0), when given, must be the one of the log stored there, if any.
+
+    Raises UsageError: bad URL, no database, other schema version, another cluster's log; SourceUnreadable:
+    the database cannot be opened.
+    """
+    engine = _engine(url, create=create)
+    try:
+        if create:
+            _upgrade(engine)
+        with read_transaction(engine) as connection:
+            _check_revision(connection, url)
+            if anchor is not None:
+                _check_anchor(connection, url, anchor)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def upgrade(url: str) -> None:
+    """Create the database's schema or bring it up to the newest revision, in one transaction."""
+    engine = _engine(url, create=True)
+    try:
+        _upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def database_path(url: str) -> Path | None:
+    """The file of a SQLite URL, None for a database server. Raises UsageError for an in-memory database."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
+        raise UsageError(f"{url} names no file; several processes must find the same store")
+    return Path(parsed.database)
+
+
+@contextmanager
+def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that may write. On SQLite it waits for the write lock and holds it to the end.
+
+    Commits when the block ends, rolls back when it raises. Raises SourceUnreadable when the database fails,
+    CommitUnknownError when the commit itself does.
+    """
+    with _translated(), engine.connect() as connection:
+        connection = connection.execution_options(**{_WRITES: True})  # noqa: PLW2901 - the same connection, marked
+        transaction = connection.begin()
+        try:
+            yield connection
+        except BaseException:
+            transaction.rollback()
+            raise
+        try:
+            transaction.commit()
+        except DBAPIError as error:
+            connection.invalidate()  # it may still be inside the transaction: nobody else must get it
+            raise CommitUnknownError(f"the store did not confirm a commit: {error.orig}") from error
+
+
+@contextmanager
+def read_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that only reads one snapshot of the store, and never blocks a writer."""
+    with _translated(), engine.connect() as connection:
+        if engine.dialect.name == "postgresql":  # SQLite reads a snapshot by itself
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901 - same one
+        with connection.begin():
+            yield connection
+
+
+def integrity(connection: sa.Connection) -> list[str]:
+    """What SQLite finds wrong with its file, at most `MAX_INTEGRITY_FAULTS`; nothing on a database server."""
+    if connection.dialect.name != "sqlite":
+        return []
+    rows = connection.exec_driver_sql(f"PRAGMA integrity_check({MAX_INTEGRITY_FAULTS})").scalars().all()
+    return [str(row) for row in rows if row != "ok"]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise SourceUnreadable(f"the store failed: {error.orig}") from error
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its complaint, as it is
+        raise SourceUnreadable(f"the store failed: it holds text that is not UTF-8 ({error})") from error
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UsageError(f"{url!r} is not a database URL such as sqlite:///state.db") from error
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UsageError(f"{url!r}: the store runs on SQLite and PostgreSQL")
+    return parsed
+
+
+def _engine(url: str, *, create: bool) -> sa.Engine:
+    parsed, path = _parse(url), database_path(url)
+    if path is None:
+        return sa.create_engine(parsed, pool_pre_ping=True)
+    if not create and not path.is_file():
+        raise UsageError(f"there is no store at {path}; `statelog init` makes one")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no directory {path.parent} to keep a store in")
+    engine = sa.create_engine(parsed, connect_args={"timeout": STORE_BUSY_TIMEOUT_S})
+    sa.event.listen(engine, "connect", _on_connect)
+    sa.event.listen(engine, "begin", _on_begin)
+    return engine
+
+
+def _on_connect(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # no BEGIN but ours
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _on_begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _upgrade(engine: sa.Engine) -> None:
+    config = _config()
+    with write_transaction(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _check_revision(connection: sa.Connection, url: str) -> None:
+    script = ScriptDirectory.from_config(_config())
+    found, wanted = MigrationContext.configure(connection).get_current_heads(), script.get_heads()
+    if set(found) == set(wanted):
+        return
+    if not found:
+        raise UsageError(f"{url} is not a store: it has no schema version; `statelog init` makes one")
+    known = {revision.revision for revision in script.walk_revisions()}
+    advice = "run `statelog upgrade`" if set(found) <= known else "it was made by a newer version"
+    raise UsageError(f"{url} has schema {', '.join(found)} instead of {', '.join(wanted)}: {advice}")
+
+
+def _check_anchor(connection: sa.Connection, url: str, anchor: str) -> None:
+    for origin, found in connection.execute(sa.select(log_head.c.origin, log_head.c.anchor)):
+        if found != anchor:
+            raise UsageError(f"{url} holds the log {origin} of anchor {found}, not of anchor {anchor}")

@@ -1,0 +1,134 @@
+"""Small files that people hand around: read with a bound, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from statelog.errors import UsageError, refuse
+
+
+def read_bounded(path: Path, max_bytes: int, code: str) -> bytes:
+    """The whole file, at most `max_bytes`.
+
+    Raises `UsageError` when it cannot be opened, and `Refused` with `code` when it is larger: one byte
+    past the bound is read, never more, whatever the file system says of its size.
+    """
+    try:
+        with path.open("rb") as source:
+            data = source.read(max_bytes + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: {_reason(error)}") from error
+    if len(data) > max_bytes:
+        raise refuse(
+            code, f"{path} is too large to be what it should be", expected=f"at most {max_bytes} bytes"
+        )
+    return data
+
+
+def read_first_line(path: Path, max_bytes: int) -> str:
+    """The first line of a small text file, without its end: how a passphrase or PIN is handed over.
+
+    Raises `UsageError` when it cannot be read or is not UTF-8, `Refused` (SL-KEYFILE) when it is too large.
+    """
+    data = read_bounded(path, max_bytes, "SL-KEYFILE")
+    try:
+        return data.split(b"\n", 1)[0].rstrip(b"\r").decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: the first line is not UTF-8 text") from error
+
+
+def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Create `path` with `data`; an existing file is never touched (`UsageError`).
+
+    The bytes are complete and synced under another name first, so that a crash leaves the whole file
+    or none.
+    """
+    with _complete_copy(path, data, mode) as copy:
+        try:
+            os.link(copy, path)
+        except FileExistsError as error:
+            raise UsageError(f"{path} exists already; give another name or move it away") from error
+        except OSError:  # a file system without hard links: the reservation below is just as exclusive
+            _replace_reserved(copy, path, mode)
+    _sync_folder(path.parent)
+
+
+def write_replacing(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put `data` at `path`, atomically in place of what may be there. Raises `UsageError`."""
+    with _complete_copy(path, data, mode) as copy:
+        try:
+            copy.replace(path)
+        except OSError as error:
+            raise UsageError(f"{path}: {_reason(error)}") from error
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """Another name beside `path`, for a file that is long in the making: when the block ends without an
+    error it is synced and takes the place of `path`, else it is removed. Raises `UsageError`.
+    """
+    copy = path.parent / f".{path.name}.{secrets.token_hex(6)}.part"
+    try:
+        os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    except OSError as error:
+        raise UsageError(f"{path}: {_reason(error)}") from error
+    try:
+        yield copy
+        try:
+            with copy.open("rb+") as written:
+                os.fsync(written.fileno())
+            copy.replace(path)
+        except OSError as error:
+            raise UsageError(f"{path}: {_reason(error)}") from error
+    finally:
+        copy.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _complete_copy(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    copy = path.parent / f".{path.name}.{secrets.token_hex(6)}.part"
+    try:
+        descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        raise UsageError(f"{path}: {_reason(error)}") from error
+    try:
+        try:
+            with os.fdopen(descriptor, "wb") as sink:
+                sink.write(data)
+                sink.flush()
+                os.fsync(sink.fileno())
+        except OSError as error:
+            raise UsageError(f"{path}: {_reason(error)}") from error
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _replace_reserved(copy: Path, path: Path, mode: int) -> None:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        copy.replace(path)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists already; give another name or move it away") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {_reason(error)}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name durable; file systems that cannot sync a folder keep their own promise."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

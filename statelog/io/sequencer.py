@@ -1,0 +1,329 @@
+"""The writer of a log: admits records, gives them their place, signs the checkpoint, all in one transaction.
+
+Several processes may hold the same key and the same store. Each batch locks the head row, catches up with
+what another process has appended, checks that its key may write in the term in force, and only then appends;
+so the store never forks, and a sequencer whose term has ended writes nothing more. Who may write the log of a
+partition stands in the authority log beside it, which the same transaction locks and reads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from statelog import canonical, signing
+from statelog.admission import Reading, read, signature_jobs
+from statelog.checkpoint import sign_checkpoint
+from statelog.errors import Refused, SourceUnreadable, UsageError
+from statelog.findings import Finding
+from statelog.io.database import CommitUnknownError
+from statelog.io.loading import StoredAuthority, begin_replay, follow, new_replay
+from statelog.io.store import Store
+from statelog.io.turns import Turns
+from statelog.leaf import frame_leaf
+from statelog.limits import MAX_BATCH_RECORDS, MAX_RECORD_BYTES, SEQUENCER_PARALLEL_RECORDS
+from statelog.replay import Entry, Replay
+from statelog.state import AUTHORITY_LOG, AuthorityState
+from statelog.times import parse_time
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A record that is in `log` at `log_index`; `duplicate` when it was there before."""
+
+    record_id: str
+    log_index: int
+    duplicate: bool
+    log: str = AUTHORITY_LOG
+
+
+class _Seen(NamedTuple):
+    """What a caller found out about its record before its turn: its form, and that all signatures are
+    right. Without either nothing is said against the record: admission looks again.
+    """
+
+    reading: Reading | None
+    verified: bool
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """One caller's record while callers share a commit."""
+
+    data: bytes
+    now: int
+    seen: _Seen
+    outcome: Submitted | Finding | BaseException | None = None
+
+    def result(self) -> Submitted:
+        """What came of it: the place, or the refusal or failure raised in the caller's own thread."""
+        if isinstance(self.outcome, Submitted):
+            return self.outcome
+        if isinstance(self.outcome, Finding):
+            raise Refused(self.outcome)
+        raise self.outcome or RuntimeError("a submitted record was not served")
+
+
+def is_elsewhere(finding: Finding) -> bool:
+    """Whether a refusal only says that somebody else has the pen: nothing is said about the record."""
+    return finding.code == "SL-TERM" and finding.path == "sequencers"
+
+
+class Sequencer:
+    """Sequences records into `store`'s log under `anchor`; safe to call from several threads.
+
+    `signer` holds the sequencer key. Times are Unix seconds; an entry's time is the caller's `now`, or the
+    time of the entry before it if that is later.
+    """
+
+    def __init__(self, store: Store, anchor: str, signer: signing.Signer) -> None:
+        self.store = store
+        self.anchor = anchor
+        self._signer = signer
+        self._replay: Replay | None = None
+        self._authority = StoredAuthority(store)
+        self._lock = Turns()  # over _replay and the order of transactions
+        self._tickets: list[_Ticket] = []
+        self._tickets_lock = threading.Lock()
+
+    @classmethod
+    def create(
+        cls, engine: sa.Engine, genesis: bytes, term: bytes, signer: signing.Signer, *, now: int
+    ) -> Sequencer:
+        """Begin a log: entry 0 is the first descriptor, entry 1 the record of term 1, and a checkpoint of
+        size 2.
+
+        Raises Refused when either record does not pass, UsageError when the store has a log already or
+        `signer` is no sequencer of the term. All or nothing.
+        """
+        record = canonical.decode(genesis)
+        anchor = signing.record_id_of(record)
+        store = Store(engine)
+        replay = Replay(anchor)
+        issued_at = record.get("issued_at")
+        first = frame_leaf(genesis, parse_time(issued_at if isinstance(issued_at, str) else ""), 0)
+        entries = [replay.append(first)]
+        entries.append(replay.append(replay.next_leaf(term, now)))
+        if signer.public not in {key.public for key in replay.sequencer_keys()}:
+            raise UsageError("the sequencer's key is not among the sequencers of the first term")
+        with store.writing() as connection:
+            if store.head(connection, lock=True) is not None:
+                raise UsageError("the store holds a log already")
+            store.append_entries(entries, replay, sign_checkpoint(replay.checkpoint(), signer), connection)
+        sequencer = cls(store, anchor, signer)
+        sequencer._replay = replay
+        return sequencer
+
+    def submit(self, data: bytes, now: int) -> Submitted:
+        """Sequence one record. Callers that come while another's commit is under way share the next one.
+
+        Raises Refused with the record's finding; SourceUnreadable when the store fails, CommitUnknownError
+        (one of it) when even a second look cannot tell whether the record is in the log.
+        """
+        # In the caller's own thread, so that callers verify beside one another and beside the commit.
+        ticket = _Ticket(data, now, self._look(data))
+        with self._tickets_lock:
+            self._tickets.append(ticket)
+        with self._lock:
+            if ticket.outcome is None:
+                self._serve_tickets()
+        return ticket.result()
+
+    def submit_many(self, batch: Sequence[bytes], now: int) -> list[Submitted | Finding]:
+        """Sequence records in order, up to `MAX_BATCH_RECORDS` a commit; one answer for each.
+
+        A Finding says why that record is not in the log; it never keeps others out. Raises as `submit` when
+        the store fails; records of earlier commits of the same call are then in the log.
+        """
+        outcomes: list[Submitted | Finding] = []
+        for start in range(0, len(batch), MAX_BATCH_RECORDS):
+            part = batch[start : start + MAX_BATCH_RECORDS]
+            seen = self._look_together(part)
+            with self._lock:
+                outcomes += self._commit(part, seen, now)
+        return outcomes
+
+    def replay(self) -> Replay:
+        """A copy of the replay at the stored head, entries of other processes included."""
+        with self._lock:
+            return self._loaded().copy()
+
+    def catch_up(self) -> None:
+        """Take in what other processes have appended."""
+        with self._lock:
+            self._loaded()
+
+    def glance(self) -> AuthorityState | None:
+        """The state as this process last saw the log, None before it looked. A hint without waiting: other
+        threads go on changing it.
+        """
+        replay = self._replay
+        return replay.state if replay is not None and replay.started else None
+
+    def _look(self, data: bytes) -> _Seen:
+        """Read a record and verify it, as far as that can be done without the lock."""
+        try:
+            reading = read(data)
+        except Refused:
+            return _Seen(None, verified=False)
+        state = self.glance()
+        jobs = None if state is None else signature_jobs(state, reading)
+        return _Seen(reading, verified=jobs is not None and signing.verify_all(jobs))
+
+    def _look_together(self, batch: Sequence[bytes]) -> list[_Seen]:
+        """`_look` at many records, on all cores: the verifier lets go of the interpreter."""
+        if len(batch) < SEQUENCER_PARALLEL_RECORDS:
+            return [self._look(data) for data in batch]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return list(threads.map(self._look, batch))
+
+    def _serve_tickets(self) -> None:
+        with self._tickets_lock:
+            served, self._tickets = self._tickets[:MAX_BATCH_RECORDS], self._tickets[MAX_BATCH_RECORDS:]
+        try:
+            data, seen = [one.data for one in served], [one.seen for one in served]
+            outcomes = self._commit(data, seen, max(one.now for one in served))
+        except BaseException as error:
+            for one in served:
+                one.outcome = error
+        else:
+            for one, outcome in zip(served, outcomes, strict=True):
+                one.outcome = outcome
+
+    def _loaded(self) -> Replay:
+        """The replay at some stored head. The first time this reads the whole log, before any lock is
+        held.
+        """
+        if self._replay is None:
+            self._replay = begin_replay(self.store, self.anchor, self._authority)
+        try:
+            self._replay = self._followed(self._replay)
+        except BaseException:
+            self._replay = None
+            raise
+        return self._replay
+
+    def _followed(self, replay: Replay, connection: sa.Connection | None = None) -> Replay:
+        """The replay at the stored head; a new one when another term's log has replaced what this one saw, or
+        was written at an earlier authority head than this one looked at meanwhile.
+        """
+        try:
+            follow(self.store, replay, connection)
+        except (SourceUnreadable, Refused):
+            if not replay.size and not replay.started:
+                raise
+            replay = new_replay(self.store, self.anchor, self._authority)
+            follow(self.store, replay, connection)
+        return replay
+
+    def _commit(self, batch: Sequence[bytes], seen: Sequence[_Seen], now: int) -> list[Submitted | Finding]:
+        """One transaction. On any failure the replay is thrown away: the store alone knows what happened."""
+        outcomes: list[Submitted | Finding] = []
+        try:
+            replay = self._replay or self._loaded()
+            while not self._append(batch, seen, now, replay, outcomes):
+                follow(self.store, replay)  # without the lock, as others have written much
+        except CommitUnknownError:
+            self._replay = None
+            if not self._committed(outcomes):
+                raise
+        except BaseException:
+            self._replay = None
+            raise
+        return outcomes
+
+    def _append(
+        self,
+        batch: Sequence[bytes],
+        seen: Sequence[_Seen],
+        now: int,
+        replay: Replay,
+        outcomes: list[Submitted | Finding],
+    ) -> bool:
+        """The transaction; False, and nothing done, when the replay is too far behind the store."""
+        with self.store.writing() as connection, self._authority.within(connection):
+            authority = self._authority.store.head(connection, lock=True)
+            if authority is None:
+                raise UsageError("the store holds no log; `statelog init` begins one")
+            own = self.store is self._authority.store
+            head = authority if own else self.store.head(connection, lock=True)
+            if head is not None and head.size > replay.size + MAX_BATCH_RECORDS:
+                return False
+            if head is None or (head.anchor, head.size, head.root) != (
+                replay.anchor,
+                replay.size,
+                replay.root(),
+            ):
+                replay = self._replay = self._followed(replay, connection)
+            replay.advance()
+            entries: list[Entry] = []
+            placed: dict[str, int] = {}
+            for data, known in zip(batch, seen, strict=True):
+                outcomes += [self._place(data, known, now, replay, entries, placed, connection)]
+            if entries:
+                note = sign_checkpoint(replay.checkpoint(), self._signer)
+                self.store.append_entries(entries, replay, note, connection, locked=head)
+        return True
+
+    def _place(
+        self,
+        data: bytes,
+        seen: _Seen,
+        now: int,
+        replay: Replay,
+        entries: list[Entry],
+        placed: dict[str, int],
+        connection: sa.Connection,
+    ) -> Submitted | Finding:
+        """Append one record to the replay, or say why not.
+
+        What the log carries already is never accepted again, so it is sought only where a record is refused.
+        """
+        try:
+            if len(data) > MAX_RECORD_BYTES:
+                canonical.decode(data)  # says so; a leaf around it would have a complaint of its own
+            self._check_may_write(data, replay)
+            leaf = replay.next_leaf(data, now)
+            entry = replay.append(leaf, verify_signatures=not seen.verified, reading=seen.reading)
+        except Refused as error:
+            found = self._found(data, placed, connection)
+            # Without an index: the record has no place in the log.
+            return replace(error.finding, log_index=None) if found is None else found
+        entries.append(entry)
+        placed[entry.record_id] = entry.index
+        return Submitted(entry.record_id, entry.index, duplicate=False, log=replay.log)
+
+    def _found(self, data: bytes, placed: dict[str, int], connection: sa.Connection) -> Submitted | None:
+        """The place of a record that the log, or this batch, carries already."""
+        try:
+            record_id = signing.record_id_of(canonical.decode(data))
+        except Refused:
+            return None
+        known = placed.get(record_id)
+        known = self.store.find(record_id, connection) if known is None else known
+        return None if known is None else Submitted(record_id, known, duplicate=True, log=self.store.log)
+
+    def _check_may_write(self, data: bytes, replay: Replay) -> None:
+        """The key must be of the term in force, or of the term that this very record opens."""
+        opened = replay.opened_by(data)
+        if opened is not None:
+            allowed = signing.encode_base64(self._signer.public) in opened.sequencers
+            sentence = "the record opens a term of another sequencer, which has to append it itself"
+        else:
+            term = replay.current_term()
+            allowed = term is not None and any(one.public == self._signer.public for one in term.sequencers)
+            sentence = f"this sequencer may not write in term {replay.term}"
+        if not allowed:
+            raise Refused(Finding("SL-TERM", sentence, path="sequencers"))
+
+    def _committed(self, outcomes: Sequence[Submitted | Finding]) -> bool:
+        """Whether a batch whose commit went unanswered is in the store after all."""
+        fresh = [one for one in outcomes if isinstance(one, Submitted) and not one.duplicate]
+        with self.store.reading() as connection:
+            return all(self.store.find(one.record_id, connection) == one.log_index for one in fresh)

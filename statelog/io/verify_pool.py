@@ -1,0 +1,137 @@
+"""Signature verification spread over processes, for audits of long logs.
+
+Ed25519 verification is most of an audit and needs nothing but its three inputs, so batches of jobs go to
+worker processes while the fold runs on here. What waits is bounded, so a long log does not pile up in memory.
+
+The workers are started afresh (a fork would copy locks that other threads may hold) and import the verifier
+alone. Batches wait in their pipes, in the kernel: handing one over costs a copy, and no thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import statelog
+from statelog.errors import StatelogError
+from statelog.io.verify_worker import RIGHT, frame_of
+from statelog.limits import (
+    PUBLIC_KEY_BYTES,
+    SIGNATURE_BYTES,
+    VERIFY_BATCH_SIGNATURES,
+    VERIFY_BATCHES_WAITING,
+    VERIFY_PIPE_BYTES,
+)
+from statelog.signing import Job, verify_all
+
+__all__ = ["VerifyPool", "verify_all"]
+
+
+class VerifyPool:
+    """Satisfies `statelog.audit.SignatureVerifier` with `processes` workers (default: one a core).
+
+    A context manager: leaving it ends the workers.
+    """
+
+    def __init__(self, processes: int | None = None) -> None:
+        self._batch: list[Job] = []
+        self._workers = [_Worker() for _ in range(processes or os.cpu_count() or 1)]
+        self._next = 0
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Take jobs over; waits while too many batches are under way."""
+        self._batch += jobs
+        if len(self._batch) >= VERIFY_BATCH_SIGNATURES:
+            self._send()
+
+    def finish(self) -> bool:
+        """Wait for all jobs; True when every signature was right. Raises StatelogError when a worker died."""
+        if self._batch:
+            self._send()
+        sound = [worker.finish() for worker in self._workers]  # each of them, also after a wrong one
+        return all(sound)
+
+    def _send(self) -> None:
+        batch, self._batch = self._batch, []
+        # In turn, so that all get the same work; a full one is waited for without a look at the others.
+        self._workers[self._next].submit(batch)
+        self._next = (self._next + 1) % len(self._workers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.close()
+
+
+class _Worker:
+    """One process, at the other ends of two pipes."""
+
+    def __init__(self) -> None:
+        found = str(Path(statelog.__file__).parent.parent)  # where this process found the package
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "statelog.io.verify_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": found},
+        )
+        if self._process.stdin is None or self._process.stdout is None:
+            raise StatelogError("a process that verifies signatures has no pipes")
+        self._requests: IO[bytes] = self._process.stdin
+        self._answers: IO[bytes] = self._process.stdout
+        _widen(self._requests)
+        self._waiting = 0
+        self._sound = True
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Take a batch over; waits while too many are under way."""
+        if any(len(job[0]) != PUBLIC_KEY_BYTES or len(job[1]) != SIGNATURE_BYTES for job in jobs):
+            self._sound = False  # nothing of another length is ever right
+            return
+        if self._waiting >= VERIFY_BATCHES_WAITING:
+            self._take_answer()
+        try:
+            self._requests.write(frame_of(jobs))
+            self._requests.flush()
+        except OSError as error:
+            raise StatelogError(f"a process that verifies signatures ended: {error}") from error
+        self._waiting += 1
+
+    def finish(self) -> bool:
+        """Wait for all answers; whether all were right. The worker then starts anew."""
+        while self._waiting:
+            self._take_answer()
+        sound, self._sound = self._sound, True
+        return sound
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        self._answers.close()
+        with suppress(OSError):  # what it did not read any more
+            self._requests.close()
+
+    def _take_answer(self) -> None:
+        answer = self._answers.read(1)
+        if not answer:
+            raise StatelogError("a process that verifies signatures ended before it had answered")
+        self._waiting -= 1
+        self._sound &= answer == RIGHT
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Let the pipe hold a few batches, where the system allows it: then nobody waits for a reader."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, VERIFY_PIPE_BYTES)

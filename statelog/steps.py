@@ -1,0 +1,267 @@
+"""The steps of admission from the fourth on: one record, of known form, judged against one state.
+
+`admission` drives them in their fixed order and says which apply where.  A step raises `Refused` or returns;
+none changes the state, and only `Candidate.judged` looks at a kind's own rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from statelog.errors import Refused, refuse
+from statelog.limits import MAX_CLOCK_SKEW_S
+from statelog.quorum import Key, KeySet, count, is_met
+from statelog.records import DESCRIPTOR
+from statelog.records.base import Context, Kind, LogView
+from statelog.records.keys import bytes_of
+from statelog.signing import verify
+from statelog.state import (
+    AUTHORITY_LOG,
+    NODE,
+    PARTITION_LOG_PREFIX,
+    RECOVERY,
+    AuthorityState,
+    Change,
+    KnownKey,
+    SubjectKey,
+    Target,
+)
+from statelog.times import format_time, parse_time
+
+
+class Candidate(Context):
+    """One record on its way through the steps, with its circumstances; its shape is known to be right.
+
+    ``data`` are the canonical bytes of ``record``.
+    """
+
+    __slots__ = ("epoch", "key", "kind", "message", "record", "signers", "state", "subject")
+
+    def __init__(  # one object for record and context: admission makes one for every entry of a log
+        self,
+        record: dict[str, Any],
+        data: bytes,
+        kind: Kind,
+        state: AuthorityState,
+        now: int,
+        log: LogView | None,
+        ahead_of_log: bool,
+        verify: bool,
+    ) -> None:
+        self.record = record
+        self.kind = kind
+        self.state = state
+        self.epoch: int = record["epoch"]
+        self.subject = kind.subject(record)
+        self.key: SubjectKey = (kind.name, *self.subject)
+        self.message = message = kind.signed_bytes(record, data)
+        self.signers: list[str] = []
+        self.record_id = sha256(message).hexdigest()
+        self.now = now
+        self.issued_at = parse_time(record["issued_at"])
+        self.expires_at = parse_time(record["expires_at"])
+        self.log = log
+        self.ahead_of_log = ahead_of_log
+        self.verify = verify
+        # What development mode accepts is marked; the descriptor that leaves it has a production quorum.
+        mode = record["mode"] if kind is DESCRIPTOR else state.descriptor.mode
+        self.bootstrap = mode == "development"
+
+    def check_cluster_and_time(self) -> None:
+        """Steps 4 and 5."""
+        record, descriptor = self.record, self.state.descriptor
+        if record["cluster_id"] != self.state.cluster_id:
+            raise refuse(
+                "SL-CLUSTER",
+                "made for another cluster",
+                path="cluster_id",
+                expected=self.state.cluster_id,
+                found=record["cluster_id"],
+            )
+        if self.now < self.issued_at - min(descriptor.clock_skew_s, MAX_CLOCK_SKEW_S):
+            raise refuse("SL-FUTURE", "issued in the future", path="issued_at", found=record["issued_at"])
+        if self.now >= self.expires_at:
+            raise refuse(
+                "SL-EXPIRED", "the record has expired", path="expires_at", found=record["expires_at"]
+            )
+        lifetime_s = self.expires_at - self.issued_at
+        if not 0 < lifetime_s <= self.kind.max_validity_s:
+            raise refuse(
+                "SL-VALIDITY",
+                f"not a lifetime of a {self.kind.name}",
+                path="expires_at",
+                expected=f"1 … {self.kind.max_validity_s} s after issued_at",
+                found=f"{lifetime_s} s",
+            )
+        if self.now >= descriptor.expires_at and not self.kind.outlives_descriptor:
+            raise refuse(
+                "SL-EXPIRED", "the descriptor has expired; only its successor or recovery is admitted"
+            )
+
+    def settled_by_subject(self) -> bool:
+        """Step 6: True for a duplicate; raises SL-STALE for a copy older than what the subject has."""
+        last = self.state.subjects.get(self.key)
+        if last is None or self.epoch > last.epoch:
+            return False
+        if last.record_id == self.record_id:
+            return True
+        if self.epoch < last.epoch:
+            raise refuse(
+                "SL-STALE", "an older epoch", path="epoch", expected=f"> {last.epoch}", found=self.epoch
+            )
+        return False
+
+    def check_signatures(self) -> None:
+        """Step 7: every signature is right, of a known key, and says who its key's issuer and role are."""
+        new_keys = self.kind.new_keys(self.record)
+        keys = {} if new_keys else self.state.keys
+        for position, entry in enumerate(self.record["signatures"]):
+            key_id = entry["key_id"]
+            key = keys.get(key_id) or _known_key(self.state, new_keys, self.kind.new_role, key_id, position)
+            if entry["issuer_id"] != key.issuer_id:
+                raise _bad_signature("not this key's issuer", position, key.issuer_id, entry["issuer_id"])
+            if entry["role"] not in key.roles:
+                raise _bad_signature("not a role of this key", position, sorted(key.roles), entry["role"])
+            if self.verify and not verify(key.public, bytes_of(entry["value"]), self.message):
+                raise _bad_signature("the signature is wrong", position, "", key_id)
+            self.signers.append(key_id)
+
+    def check_place(self) -> None:
+        """Step 8, first half: the record belongs in this log.  Ahead of the log there is no place yet."""
+        if self.ahead_of_log:
+            return
+        name = self.log.name if self.log is not None else AUTHORITY_LOG
+        home = home_of(self.kind, self.record, self.state)
+        if name != home:
+            raise refuse("SL-SCOPE", "the record belongs in another log", expected=home, found=name)
+
+    def check_role(self) -> tuple[KeySet, ...]:
+        """Step 8, second half, without the signers: the key sets of each of which a quorum must sign."""
+        record, kind, state = self.record, self.kind, self.state
+        role, _ = kind.signer_role(record, state)
+        if record["issuer_role"] != role:
+            raise refuse(
+                "SL-ROLE",
+                f"{kind.name} is signed by {role} here",
+                path="issuer_role",
+                expected=role,
+                found=record["issuer_role"],
+            )
+        return kind.quorums(record, state, self)
+
+    def check_authority(self) -> None:
+        """Steps 8 and 9: the signers hold the role that must sign, here, and are enough."""
+        quorums = self.check_role()
+        role = self.record["issuer_role"]
+        for position, entry in enumerate(self.record["signatures"]):
+            if entry["role"] != role:
+                raise _not_for_this("SL-ROLE", "signed in another role", position, role, entry["role"])
+            for key_set in quorums:
+                if entry["key_id"] in key_set.by_id:
+                    break
+            else:
+                raise _not_for_this(
+                    "SL-SCOPE", "not a key for this record", position, quorums[0].role, entry["key_id"]
+                )
+        for key_set in quorums:
+            _check_quorum(key_set, self.signers)
+
+    def check_revoked_and_fenced(self) -> None:
+        """Step 10."""
+        record, state = self.record, self.state
+        for target, path in self.kind.concerns(record, self.record_id) if state.revoked else ():
+            if target in state.revoked:
+                raise refuse("SL-REVOKED", f"this {target.kind} was revoked", path=path, found=target.id)
+        for target, path in self.kind.crosses(record) if state.fenced else ():
+            fence = state.fenced.get(target)
+            if fence is not None and self.issued_at <= fence.issued_at:
+                raise refuse(
+                    "SL-FENCED",
+                    f"this {target.kind} was fenced",
+                    path=path,
+                    expected=f"issued after {format_time(fence.issued_at)}",
+                    found=record["issued_at"],
+                )
+
+    def check_monotonic(self) -> None:
+        """Step 11."""
+        last = self.state.subjects.get(self.key)
+        last_epoch = last.epoch if last is not None else 0
+        if last is not None and self.epoch == last_epoch:
+            raise refuse(
+                "SL-EQUIVOCATION",
+                "another record of this subject has this epoch",
+                path="epoch",
+                expected=last.record_id,
+                found=self.record_id,
+            )
+        self.kind.check_epoch(self.record, last_epoch)
+
+    def check_started(self) -> None:
+        """Step 12, for every kind: entry 1 is the first term (entry 0 meets a state without subjects)."""
+        started = AUTHORITY_LOG in self.state.terms or not self.state.subjects
+        if not started and self.key != ("log.term", AUTHORITY_LOG):
+            raise refuse("SL-TERM", "the log has no term yet", expected="log.term of the authority log")
+
+    def judged(self) -> Change:
+        """Step 12: the kind's own rules, and what the record changes."""
+        edits = self.kind.judge(self.record, self.state, self)
+        return Change(
+            self.key, self.epoch, self.record_id, self.issued_at, self.expires_at, self.bootstrap, edits
+        )
+
+
+def home_of(kind: Kind, record: Mapping[str, Any], state: AuthorityState) -> str:
+    """The one log that may carry the record: its partition's once that is open, else the authority log."""
+    if len(state.terms) <= 1:  # no log is open but that one
+        return AUTHORITY_LOG
+    partition = kind.home_partition(record, state)
+    if partition is None or not state.has_log(partition):
+        return AUTHORITY_LOG
+    return PARTITION_LOG_PREFIX + partition
+
+
+def _known_key(
+    state: AuthorityState, new_keys: Mapping[str, Key], new_role: str, key_id: str, position: int
+) -> KnownKey:
+    """The key behind ``key_id``: no search, no guess.  Raises `Refused` (SL-REVOKED, SL-SIG)."""
+    known = state.keys.get(key_id)
+    new = new_keys.get(key_id)
+    if new is not None:  # a key that the record itself brings signs for itself, whatever it was before
+        sets = frozenset({(new_role, None)}) | (known.sets if known is not None else frozenset())
+        return KnownKey(new.public, new.issuer_id, frozenset(), frozenset()).within(sets)
+    if known is not None:
+        return known
+    node = state.nodes.get(key_id)
+    if node is not None:
+        return KnownKey(node.public, node.node_id, frozenset(), frozenset({NODE}))
+    shown = state.recovery.holders.by_id.get(key_id) if state.recovery is not None else None
+    if shown is not None:
+        return KnownKey(shown.public, shown.issuer_id, frozenset(), frozenset({RECOVERY}))
+    if key_id in state.retired:
+        raise refuse("SL-REVOKED", "this key was removed", path=f"signatures[{position}]", found=key_id)
+    if Target("node_id", key_id) in state.revoked:
+        raise refuse("SL-REVOKED", "this node was revoked", path=f"signatures[{position}]", found=key_id)
+    raise _bad_signature("an unknown key", position, "", key_id)
+
+
+def _bad_signature(sentence: str, position: int, expected: object, found: object) -> Refused:
+    return _not_for_this("SL-SIG", sentence, position, expected, found)
+
+
+def _not_for_this(code: str, sentence: str, position: int, expected: object, found: object) -> Refused:
+    return refuse(code, sentence, path=f"signatures[{position}]", expected=expected, found=found)
+
+
+def _check_quorum(key_set: KeySet, signers: list[str]) -> None:
+    if not is_met(key_set, signers):
+        result = count(key_set, signers)
+        raise refuse(
+            "SL-QUORUM",
+            f"{result.missing} more of {key_set.role} must sign",
+            path="signatures",
+            expected=f"{key_set.threshold} of {len(key_set.issuers)} issuers",
+            found=f"{len(result.signed)}: {', '.join(result.signed) or 'nobody'}",
+        )
