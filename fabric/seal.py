@@ -1,0 +1,211 @@
+"""The end-to-end seal of a stream: keys, signed transcripts, records. Always on, direct or relayed.
+
+Both ends bring an ephemeral X25519 key and sign what they know; the answer covers the offer, and the record
+keys come from a hash over both messages and both signatures, so the first record that opens proves that the
+ends saw the same. docs/adr/0003-seal-transcript.md says why it is safe that the initiator signs first.
+
+A record is AES-256-GCM: nonce = u32 flags | u64 plaintext offset, associated data = uid | class. Offsets are
+never sealed twice with different bytes, so a resend is the identical ciphertext. Source: docs/wire.md,
+"Sealed streams".
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from fabric import limits
+from fabric.classes import Mode, TrafficClass
+from fabric.errors import SealError
+from fabric.handshake import Identity
+from fabric.identity import node_id_of
+from fabric.wire import Buffer, RouteRef, SealAnswer, SealOffer
+from statelog.canonical import encode
+from statelog.signing import pae, verify
+
+OFFER_TYPE: Final = "application/vnd.rap.fabric.stream.open.v1+json"
+ANSWER_TYPE: Final = "application/vnd.rap.fabric.stream.accepted.v1+json"
+SUITE: Final = "aes-256-gcm"
+TAG_BYTES: Final = 16
+KEY_BYTES: Final = 32
+
+RECORD_END: Final = 0x0002
+"""The data ends after this record; its plaintext, if any, is the last."""
+RECORD_EMPTY: Final = 0x0004
+"""No plaintext: says only that the sender holds the keys. The flag gives it a nonce of its own."""
+RECORD_DATAGRAM: Final = 0x0008
+"""A datagram: the offset is its number. The flag keeps its nonces apart from those of the lane's records."""
+
+_NONCE: Final = struct.Struct(">IQ")
+_LABEL: Final = b"rap-fabric/1 stream keys"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealContext:
+    """What a seal is about. Node ids are hex; a direct stream has no route."""
+
+    cluster_id: str
+    initiator: str
+    responder: str
+    uid: bytes
+    service: str
+    traffic_class: TrafficClass
+    mode: Mode
+    route: RouteRef | None = None
+
+    def offer_bytes(self, initiator_key: bytes) -> bytes:
+        """What the initiator signs: everything but the responder's key, which it has not seen."""
+        return pae(OFFER_TYPE, encode({**self._fields(initiator_key), "suites": [SUITE]}))
+
+    def answer_bytes(self, initiator_key: bytes, responder_key: bytes, offer_signature: bytes) -> bytes:
+        """What the responder signs: the same, its own key, and the offer's signature."""
+        fields = self._fields(initiator_key)
+        fields |= {
+            "offer_signature_sha256": sha256(offer_signature).hexdigest(),
+            "responder_key": responder_key.hex(),
+            "suite": SUITE,
+        }
+        return pae(ANSWER_TYPE, encode(fields))
+
+    def _fields(self, initiator_key: bytes) -> dict[str, str | int]:
+        return {
+            "class": int(self.traffic_class),
+            "cluster_id": self.cluster_id,
+            "initiator": self.initiator,
+            "initiator_key": initiator_key.hex(),
+            "mode": int(self.mode),
+            "responder": self.responder,
+            "route_epoch": self.route.epoch if self.route else 0,
+            "route_id": self.route.route_id if self.route else "",
+            "service": self.service,
+            "stream_uid": self.uid.hex(),
+        }
+
+
+def make_offer(context: SealContext, identity: Identity, ephemeral: bytes) -> SealOffer:
+    """The initiator's half. `ephemeral`: 32 fresh random bytes, kept for `accept_answer`."""
+    key = X25519PrivateKey.from_private_bytes(ephemeral).public_key().public_bytes_raw()
+    return sign_offer(context, identity, key)
+
+
+def sign_offer(context: SealContext, identity: Identity, key: bytes) -> SealOffer:
+    """The initiator's half with an X25519 key it has used before: the same stream on another route."""
+    return SealOffer(key=key, public=identity.public, signature=identity.sign(context.offer_bytes(key)))
+
+
+def check_offer(context: SealContext, offer: SealOffer) -> None:
+    """Raise `seal_initiator` or `seal_signature` unless the context's initiator made this offer."""
+    if node_id_of(offer.public) != context.initiator:
+        raise SealError("seal_initiator", f"signed by {node_id_of(offer.public)}, not {context.initiator}")
+    if not verify(offer.public, offer.signature, context.offer_bytes(offer.key)):
+        raise SealError("seal_signature", "the initiator's signature is wrong")
+
+
+def make_answer(
+    context: SealContext, identity: Identity, offer: SealOffer, ephemeral: bytes
+) -> tuple[SealAnswer, StreamKeys]:
+    """The responder's half, for an offer that `check_offer` let pass, and its keys.
+
+    Raises `seal_key` for an X25519 key of low order (RFC 7748 section 6.1).
+    """
+    private = X25519PrivateKey.from_private_bytes(ephemeral)
+    answer = sign_answer(context, identity, offer, private.public_key().public_bytes_raw())
+    return answer, _keys(context, offer, answer, _exchange(private, offer.key), initiator=False)
+
+
+def sign_answer(context: SealContext, identity: Identity, offer: SealOffer, key: bytes) -> SealAnswer:
+    """The responder's half with an X25519 key it has used before."""
+    signature = identity.sign(context.answer_bytes(offer.key, key, offer.signature))
+    return SealAnswer(key=key, public=identity.public, signature=signature)
+
+
+def accept_answer(context: SealContext, offer: SealOffer, answer: SealAnswer, ephemeral: bytes) -> StreamKeys:
+    """The initiator's keys. Raises `seal_responder`, `seal_signature`, `seal_key`."""
+    check_answer(context, offer, answer)
+    private = X25519PrivateKey.from_private_bytes(ephemeral)
+    return _keys(context, offer, answer, _exchange(private, answer.key), initiator=True)
+
+
+def check_answer(context: SealContext, offer: SealOffer, answer: SealAnswer) -> None:
+    """Raise `seal_responder` or `seal_signature` unless the context's responder answered this offer."""
+    if node_id_of(answer.public) != context.responder:
+        raise SealError("seal_responder", f"answered by {node_id_of(answer.public)}")
+    if not verify(
+        answer.public, answer.signature, context.answer_bytes(offer.key, answer.key, offer.signature)
+    ):
+        raise SealError("seal_signature", "the responder's signature is wrong")
+
+
+_SEND, _RECEIVE, _PROVE, _CHECK = (slice(at, at + KEY_BYTES) for at in range(0, 4 * KEY_BYTES, KEY_BYTES))
+
+
+class StreamKeys:
+    """The keys of one end: for each direction one that seals records and one that proves resumptions."""
+
+    __slots__ = ("_associated", "_material")
+
+    def __init__(self, send: bytes, receive: bytes, associated: bytes, prove: bytes, check: bytes) -> None:
+        self._material = send + receive + prove + check  # one string is half of what four would hold
+        self._associated = associated
+
+    def seal(self, offset: int, flags: int, plaintext: Buffer) -> bytes:
+        """Seal the plaintext that starts at `offset`; 16 bytes longer. Never twice with other bytes."""
+        return _cipher(self._material[_SEND]).encrypt(_NONCE.pack(flags, offset), plaintext, self._associated)
+
+    def open(self, offset: int, flags: int, ciphertext: Buffer) -> bytes:
+        """The plaintext, or `record_invalid`."""
+        try:
+            return _cipher(self._material[_RECEIVE]).decrypt(
+                _NONCE.pack(flags, offset), ciphertext, self._associated
+            )
+        except InvalidTag:
+            raise SealError("record_invalid", f"the record at {offset} fails authentication") from None
+
+    def prove(self, message: bytes) -> bytes:
+        """HMAC-SHA256 by which this end shows that it holds the stream's keys, 32 bytes."""
+        return hmac.digest(self._material[_PROVE], message, "sha256")
+
+    def proved(self, message: bytes, mac: bytes) -> bool:
+        """Whether the other end made this `mac`."""
+        return hmac.compare_digest(hmac.digest(self._material[_CHECK], message, "sha256"), mac)
+
+
+@lru_cache(maxsize=limits.SEAL_CIPHERS)
+def _cipher(key: bytes) -> AESGCM:
+    """A key made ready for use takes 2.5 KB, so only the streams of late have theirs so."""
+    return AESGCM(key)
+
+
+def _exchange(private: X25519PrivateKey, public: bytes) -> bytes:
+    try:
+        return private.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        raise SealError("seal_key", "the peer's X25519 key has low order") from None
+
+
+def _keys(
+    context: SealContext, offer: SealOffer, answer: SealAnswer, secret: bytes, *, initiator: bool
+) -> StreamKeys:
+    # PAE says its own length and signatures have 64 bytes, so the parts cannot be cut differently.
+    transcript = sha256(
+        context.offer_bytes(offer.key)
+        + offer.signature
+        + context.answer_bytes(offer.key, answer.key, offer.signature)
+        + answer.signature
+    ).digest()
+    material = HKDF(SHA256(), 4 * KEY_BYTES, salt=None, info=_LABEL + transcript).derive(secret)
+    forward, back, proves, answers = (material[at : at + KEY_BYTES] for at in range(0, 128, KEY_BYTES))
+    associated = context.uid + bytes([context.traffic_class])
+    if initiator:
+        return StreamKeys(forward, back, associated, proves, answers)
+    return StreamKeys(back, forward, associated, answers, proves)
