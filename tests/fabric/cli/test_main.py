@@ -1,0 +1,284 @@
+"""The command `fabric`: what it makes, what it says, its exit codes, and the daemon as a process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fabric.cli.main import main
+from fabric.io import config as settings
+from statelog.canonical import encode
+from tests.support.authority import make_cluster
+from tests.support.logs import new_store
+
+HEX = "a" * 64
+
+
+def fabric(*arguments: str) -> int:
+    """Run a command in this process; its exit code."""
+    try:
+        main(list(arguments))
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def init(folder: Path, *more: str, listen: str = "127.0.0.1:0") -> None:
+    fixed = ("--name", "home-1", "--cluster", "farm.abc", "--anchor", HEX, "--listen", listen)
+    assert fabric("node", "init", "--dir", str(folder), *fixed, *more) == 0
+
+
+@contextmanager
+def daemon(folder: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """`fabric node run`, once it said that it is ready; ended by SIGTERM."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "fabric.cli.main",
+            "node",
+            "run",
+            "--dir",
+            str(folder),
+            "--log-format",
+            "json",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.stderr.read() if process.stderr else ""
+        yield process, json.loads(line)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def run_once(folder: Path) -> tuple[int, str, str]:
+    """`fabric node run` that is expected to give up: (exit code, stdout, stderr)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fabric.cli.main", "node", "run", "--dir", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_init_writes_what_it_was_told_and_prints_what_others_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = f"quic://192.0.2.1:7400#{HEX}:{'b' * 64}"
+    init(
+        tmp_path / "n",
+        *("--seed", seed, "--service", "web-admin=tcp://127.0.0.1:8080", "--role", "relay"),
+        *("--witness-key", "w.key", "--witness-name", "w.example", "--engine", "aioquic", "-o", "json"),
+    )
+    said = json.loads(capsys.readouterr().out)
+    config, identity = settings.load(tmp_path / "n"), settings.load_node_key(tmp_path / "n")
+    assert (said["node_id"], said["cert_sha256"]) == (identity.node_id, identity.certificate_sha256)
+    assert config.services == {"web-admin": "tcp://127.0.0.1:8080"}
+    assert (config.engine, config.roles, config.witness_name) == ("aioquic", ("relay",), "w.example")
+    assert config.witness_key == str(Path("w.key").absolute())
+    assert config.seeds[0].node_id == HEX
+    assert (tmp_path / "n" / settings.KEY_NAME).stat().st_mode & 0o777 == 0o600
+    # What was printed is a seed for others.
+    other = said["seed"].replace(":0#", ":7401#")
+    assert settings.Seed.parse(other).node_id == identity.node_id
+
+
+@pytest.mark.parametrize("source", ["env:W", "agent:w@host", "pkcs11:token=w;object=key"])
+def test_a_key_elsewhere_is_no_path(tmp_path: Path, source: str) -> None:
+    init(tmp_path / "n", "--witness-key", source, "--witness-name", "w.example", "--sequencer-key", source)
+    config = settings.load(tmp_path / "n")
+    assert config.witness_key == config.sequencer_key == source
+
+
+def test_the_anchor_may_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "anchor").write_text(HEX + "\n")
+    fixed = ("--name", "n", "--cluster", "farm.abc", "--anchor", str(tmp_path / "anchor"))
+    assert fabric("node", "init", "--dir", str(tmp_path / "n"), *fixed) == 0
+    assert settings.load(tmp_path / "n").anchor == HEX
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--anchor", "abc"), "64 lower-case hex"),
+        (("--listen", "nowhere"), "write host:port"),
+        (("--engine", "tcp"), "one of auto, qh3, aioquic"),
+        (("--seed", "quic://1.2.3.4:5"), "write quic://host:port#"),
+        (("--service", "web"), "write name=tcp://host:port"),
+        (("--witness-key", "w.key"), "go together"),
+    ],
+)
+def test_a_flag_that_cannot_be_used_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    fixed = ["--name", "n", "--cluster", "farm.abc", "--anchor", HEX]
+    assert fabric("node", "init", "--dir", str(tmp_path / "n"), *fixed, *arguments) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_second_init_keeps_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init(tmp_path / "n")
+    before = (tmp_path / "n" / "node.toml").read_text()
+    fixed = ("--name", "other", "--cluster", "farm.abc", "--anchor", HEX)
+    assert fabric("node", "init", "--dir", str(tmp_path / "n"), *fixed) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "n" / "node.toml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "ping x", "smoke", "top", "metrics", "heartbeat", "forward 0 web", "open-test web"]
+)
+def test_without_a_daemon_commands_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    init(tmp_path / "n")
+    capsys.readouterr()
+    assert fabric(*command.split(), "--dir", str(tmp_path / "n")) == 2
+    assert "fabric node run" in capsys.readouterr().err
+
+
+def test_files_that_are_no_records_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init(tmp_path / "n")
+    big = tmp_path / "big"
+    big.write_bytes(bytes(100_000))
+    request = tmp_path / "bad.sigreq"
+    request.write_text('{"schema":"statelog.sigreq.v1"}')
+    for path, said in ((tmp_path / "none", "no such file"), (big, "too large"), (request, "SL-REQUEST")):
+        assert fabric("deliver", str(path), "--dir", str(tmp_path / "n")) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = ("status", "ping", "smoke", "top", "metrics", "heartbeat", "deliver", "forward", "open-test")
+    for command in ("", "node init", "node run", *commands):
+        assert fabric(*command.split(), "--help") == 0
+        said = capsys.readouterr().out
+        assert "xample" in said or command == ""
+
+
+def test_the_daemon_says_ready_answers_and_ends_on_sigterm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "n"
+    init(folder)
+    capsys.readouterr()
+    with daemon(folder) as (process, ready):
+        assert ready["ready"] is True
+        assert ready["node_id"] == settings.load_node_key(folder).node_id
+        assert ready["address"].startswith("quic://127.0.0.1:")
+        assert fabric("status", "--dir", str(folder), "-o", "json") == 0
+        assert json.loads(capsys.readouterr().out)["node_id"] == ready["node_id"]
+        assert fabric("status", "--dir", str(folder)) == 0
+        assert "no log yet" in capsys.readouterr().out
+        record = tmp_path / "record.json"
+        record.write_bytes(encode(make_cluster().registry()))
+        assert fabric("deliver", str(record), "--dir", str(folder)) == 1
+        assert "GS-NOLOG" in capsys.readouterr().err
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+        assert process.returncode == 0
+        lines = [json.loads(line) for line in log.splitlines()]
+        assert any("listens at" in line["message"] and line["level"] == "info" for line in lines)
+        bad = [line["message"] for line in lines if line["level"] in ("warning", "error")]
+        assert len(bad) == 1
+        assert "delivered record refused" in bad[0]
+    assert not (folder / settings.SOCKET_NAME).exists()
+
+
+def test_a_forwarded_port_says_ready_and_ends_on_sigint(tmp_path: Path) -> None:
+    folder = tmp_path / "n"
+    init(folder)
+    with daemon(folder):
+        arguments = [sys.executable, "-m", "fabric.cli.main", "forward", "0", "web", "--dir", str(folder)]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as forward:
+            try:
+                assert forward.stdout is not None
+                ready = json.loads(forward.stdout.readline())
+                assert (ready["ready"], ready["service"]) == (True, "web")
+                where = ("127.0.0.1", ready["port"])
+                # There is no such service, and the client is told at once.
+                with (
+                    pytest.raises(ConnectionResetError),
+                    socket.create_connection(where, 5) as client,
+                ):
+                    client.recv(1)
+            finally:
+                forward.send_signal(signal.SIGINT)
+            assert forward.wait(20) == 0
+
+
+def test_a_taken_port_is_exit_code_2(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        init(tmp_path / "n", listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        code, out, err = run_once(tmp_path / "n")
+    assert (code, out) == (2, "")
+    assert err.startswith("fabric: ")
+    assert str(taken) not in err
+    assert "use" in err
+
+
+def test_another_anchor_than_the_stores_is_exit_code_2(tmp_path: Path) -> None:
+    init(tmp_path / "n")
+    engine, sequencer = new_store(tmp_path / "n" / "node.db", make_cluster())
+    assert sequencer.store.head() is not None
+    engine.dispose()
+    code, _, err = run_once(tmp_path / "n")
+    assert code == 2
+    assert "anchor" in err.splitlines()[-1]
+
+
+def test_an_unreadable_folder_is_exit_code_2(tmp_path: Path) -> None:
+    init(tmp_path / "n")
+    (tmp_path / "n" / "node.toml").unlink()
+    (tmp_path / "n" / "node.toml").mkdir()
+    code, out, err = run_once(tmp_path / "n")
+    assert (code, out) == (2, "")
+    assert "is a directory" in err
+    (tmp_path / "file").touch()
+    assert run_once(tmp_path / "file")[0] == 2
+
+
+def test_a_key_file_that_is_missing_or_a_store_that_is_none_is_exit_code_2(tmp_path: Path) -> None:
+    init(tmp_path / "n")
+    (tmp_path / "n" / settings.KEY_NAME).unlink()
+    code, _, err = run_once(tmp_path / "n")
+    assert code == 2
+    assert settings.KEY_NAME in err
+    init(tmp_path / "m")
+    with sqlite3.connect(tmp_path / "m" / settings.STORE_NAME) as connection:
+        connection.execute("CREATE TABLE something_else (x)")
+    connection.close()
+    (tmp_path / "m" / settings.STORE_NAME).write_bytes(b"no database at all" * 100)
+    code, _, err = run_once(tmp_path / "m")
+    assert code == 2
+    assert err.startswith("fabric: ")
+
+
+def test_a_witness_key_that_does_not_open_is_exit_code_2(tmp_path: Path) -> None:
+    init(tmp_path / "n", "--witness-key", "env:NO_SUCH_KEY", "--witness-name", "w.example")
+    code, _, err = run_once(tmp_path / "n")
+    assert code == 2
+    assert "NO_SUCH_KEY" in err

@@ -1,0 +1,178 @@
+"""The local admin socket of a running node, and the status document."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fabric import limits
+from fabric.io.admin import AdminClient, AdminError, AdminServer
+from fabric.io.status import SCHEMA
+from statelog.canonical import encode
+from statelog.signing import record_id_of
+from tests.support.aio import run
+from tests.support.authority import node_id
+from tests.support.farm import Farm, echo_server, identity_of
+
+SERVICE = "web-admin"
+NAMES = ("control-1", "home-1", "node-9", "usa-los-1", "phone-a")
+
+
+def play(tmp_path: Path, script: Any) -> None:
+    """A farm whose `phone-a` has an admin socket; `script(farm, client)`."""
+
+    async def main() -> None:
+        server, target = await echo_server(b"<home-1>")
+        async with Farm(tmp_path, services={"home-1": {SERVICE: target}}) as farm:
+            await farm.begin(NAMES)
+            await farm.log(farm.loopback_policy())
+            node = farm.nodes["phone-a"]
+            admin = AdminServer(node, node.config.admin_socket)
+            await admin.start()
+            try:
+                async with AdminClient(node.config.admin_socket) as client:
+                    await script(farm, client)
+            finally:
+                await admin.close()
+        server.close()
+
+    run(main, timeout_s=60)
+
+
+def test_status_is_one_document_with_a_schema(tmp_path: Path) -> None:
+    async def script(farm: Farm, client: AdminClient) -> None:
+        record_id = await farm.log(farm.cluster.registry(SERVICE, endpoints=[farm.endpoint("home-1")]))
+        await farm.until_active(SERVICE, record_id)
+        found = await client.call("status")
+        assert json.loads(json.dumps(found)) == found
+        assert found["schema"] == SCHEMA
+        identity = identity_of("phone-a")
+        assert (found["node_id"], found["cert_sha256"]) == (identity.node_id, identity.certificate_sha256)
+        assert (found["approved"], found["mode"], found["engine"]) == (True, "production", "qh3")
+        log = found["log"]
+        size = farm.cluster.log.size
+        assert (log["size"], log["final_size"], log["term"], log["stale"]) == (size, size, 1, False)
+        assert 0 <= log["age_s"] < 60
+        assert {one["node_id"] for one in found["sessions"]} >= {node_id("control-1"), node_id("usa-los-1")}
+        assert all(one["datagram_bytes"] >= limits.CARRIER_DATAGRAM_BYTES for one in found["sessions"])
+        assert all(one["rtt_ms"] is None or one["rtt_ms"] > 0 for one in found["sessions"])
+        assert "fabric.gossip/1" in {one["service"] for one in found["streams"]}
+        (row,) = found["registry"]
+        assert (row["service"], row["active"], row["fallback"], row["candidate"]) == (
+            SERVICE,
+            record_id,
+            [],
+            [],
+        )
+        assert row["records"][0]["log_index"] == size - 1
+        assert found["probes"]["counters"]["ok"] == 1
+
+    play(tmp_path, script)
+
+
+def test_commands_and_their_refusals(tmp_path: Path) -> None:
+    async def script(farm: Farm, client: AdminClient) -> None:
+        found = await client.call("ping", peer="control-1")
+        assert found["node_id"] == node_id("control-1")
+        assert found["rtt_ms"] > 0
+        assert (await client.call("ping", peer=node_id("usa-los-1")[:10]))["node_id"] == node_id("usa-los-1")
+        for request, code in (
+            ({"do": "ping", "peer": "nobody"}, "unknown_node"),
+            ({"do": "open-test", "service": "nothing"}, "no_route"),
+            ({"do": "open-test", "service": SERVICE, "class": "fast"}, "bad_request"),
+            ({"do": "open-test", "service": SERVICE, "route": "r"}, "no_lease"),
+            ({"do": "forward", "service": SERVICE, "port": "x"}, "bad_request"),
+            ({"do": "deliver", "record": "not base64!"}, "bad_request"),
+            ({"do": "dance"}, "bad_request"),
+        ):
+            with pytest.raises(AdminError) as caught:
+                await client.call(**request)
+            assert caught.value.code == code
+
+    play(tmp_path, script)
+
+
+def test_a_delivered_record_is_judged_and_its_code_comes_back(tmp_path: Path) -> None:
+    async def script(farm: Farm, client: AdminClient) -> None:
+        good = farm.cluster.registry(SERVICE, endpoints=[farm.endpoint("home-1")])
+        bad = farm.cluster.sign(good, ["control-1"])
+        with pytest.raises(AdminError) as caught:
+            await client.call("deliver", record=base64.b64encode(encode(bad)).decode())
+        assert caught.value.code == "SL-QUORUM"
+        found = await client.call("deliver", record=base64.b64encode(encode(good)).decode())
+        assert found == {
+            "record_id": record_id_of(good),
+            "kind": "registry.gossip_record",
+            "state": "candidate",
+        }
+        await farm.until_active(SERVICE, record_id_of(good))
+        assert (await client.call("status"))["refusals"]["delivered"] == {"SL-QUORUM": 1}
+        tested = await client.call("open-test", service=SERVICE)
+        assert (tested["peer"], tested["route_id"]) == (node_id("home-1"), None)
+
+    play(tmp_path, script)
+
+
+def test_a_forwarded_port_lives_as_long_as_the_connection_that_asked_for_it(tmp_path: Path) -> None:
+    async def script(farm: Farm, client: AdminClient) -> None:
+        record_id = await farm.log(farm.cluster.registry(SERVICE, endpoints=[farm.endpoint("home-1")]))
+        await farm.until_active(SERVICE, record_id)
+        async with AdminClient(farm.nodes["phone-a"].config.admin_socket) as other:
+            opened = await other.call("forward", service=SERVICE, port=0)
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened["port"])
+            writer.write(b"ping")
+            writer.write_eof()
+            assert await reader.read(-1) == b"<home-1>ping"
+            writer.close()
+            with pytest.raises(AdminError) as caught:
+                await client.call("forward", service=SERVICE, port=opened["port"])
+            assert caught.value.code == "port_taken"
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    again = await client.call("forward", service=SERVICE, port=opened["port"])
+                except AdminError:
+                    continue
+                break
+        assert again["port"] == opened["port"]
+
+    play(tmp_path, script)
+
+
+def test_only_the_owner_may_open_the_socket_and_only_one_daemon_serves_it(tmp_path: Path) -> None:
+    async def script(farm: Farm, client: AdminClient) -> None:
+        node = farm.nodes["phone-a"]
+        assert stat.S_IMODE(node.config.admin_socket.stat().st_mode) == 0o600
+        with pytest.raises(AdminError) as caught:
+            await AdminServer(node, node.config.admin_socket).start()
+        assert caught.value.code == "already_running"
+        assert (await client.call("status"))["name"] == "phone-a"
+
+    play(tmp_path, script)
+
+
+def test_a_deep_folder_is_no_obstacle_and_no_daemon_is_said(tmp_path: Path) -> None:
+    async def main() -> None:
+        deep = tmp_path / ("d" * 60) / ("e" * 60)
+        deep.mkdir(parents=True)
+        with pytest.raises(AdminError) as caught:
+            async with AdminClient(deep / "admin.sock"):
+                pass
+        assert caught.value.code == "not_running"
+        async with Farm(tmp_path) as farm:
+            node = await farm.start("phone-a", folder=deep)
+            admin = AdminServer(node, node.config.admin_socket)
+            await admin.start()
+            async with AdminClient(node.config.admin_socket) as client:
+                found = await client.call("status")
+                assert (found["log"]["final_size"], found["approved"], found["sessions"]) == (0, False, [])
+            await admin.close()
+            assert not node.config.admin_socket.exists()
+
+    run(main)

@@ -1,0 +1,79 @@
+"""What a replica makes of heads that others show, and of records that the log contradicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fabric import limits
+from statelog.canonical import encode
+from statelog.io.comparing import Relation
+from statelog.signing import record_id_of
+from tests.fabric.io.test_replica import SERVICE, Site
+from tests.support.authority import make_cluster
+from tests.support.logs import forked, head_note, replay_of
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(make_cluster(), tmp_path / "node.db")
+    yield made
+    made.replica.close()
+
+
+def test_a_record_that_the_log_contradicts_is_kept_with_the_logged_one(site: Site) -> None:
+    """Two hosts signed for one epoch; this node had one of them, and the log took the other."""
+    site.follow()
+    mine, logged = site.cluster.registry(SERVICE), site.cluster.registry(SERVICE, generation=2)
+    site.replica.judge(encode(mine))
+    site.cluster.append(logged)
+    site.follow()
+    assert site.last.news.dropped == ((record_id_of(mine), "SL-EQUIVOCATION"),)
+    kept = {item.record_id for item in site.replica.store.evidence()}
+    assert kept == {record_id_of(mine), record_id_of(logged)}
+    assert site.last.log is not None
+    assert site.last.log.equivocations == 1
+    assert [one.code for one in site.last.log.alarms(site.now)] == ["SL-EQUIVOCATION"]
+
+
+def test_a_head_of_another_history_is_kept_shown_and_said(site: Site) -> None:
+    site.follow()
+    before = len(site.updates)
+    assert site.replica.compare_head(head_note(replay_of(site.cluster)), "honest") == Relation.SAME
+    assert len(site.updates) == before
+    note = head_note(replay_of(forked(site.cluster)))
+    assert site.replica.compare_head(note, "liar") == Relation.SPLIT
+    assert site.last.log is not None
+    assert (site.last.log.split_views, len(site.updates)) == (1, before + 1)
+    assert [one.code for one in site.last.log.alarms(site.now)] == ["SL-SPLIT"]
+    assert site.replica.compare_head(note, "liar") == Relation.SPLIT
+    assert len(site.updates) == before + 1  # known already
+
+
+def test_a_head_beyond_the_log_is_compared_once_the_log_is_that_long(site: Site) -> None:
+    site.follow()
+    fork, size = forked(site.cluster), site.cluster.log.size
+    fork.append(fork.policy("beyond"))
+    assert site.replica.compare_head(head_note(replay_of(fork)), "liar") == Relation.NEWER
+    site.cluster.append(site.cluster.policy("honest"))
+    site.follow()
+    assert site.last.log is not None
+    assert (site.last.log.final_size, site.last.log.split_views) == (size + 1, 1)
+    assert site.replica.counters["heads_split"] == 1
+
+
+def test_heads_that_wait_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HEADS_NEWER", 2)
+    site.follow()
+    beyond = make_cluster()
+    beyond.append(beyond.policy("p"))
+    for peer in "abca":
+        assert site.replica.compare_head(head_note(replay_of(beyond)), peer) == Relation.NEWER
+    assert sorted(site.replica._newer) == ["a", "c"]
+
+
+def test_nothing_is_compared_before_there_is_a_log(site: Site) -> None:
+    assert site.replica.compare_head(head_note(replay_of(site.cluster)), "peer") == Relation.NEWER
+    assert site.replica._newer == {}

@@ -1,0 +1,313 @@
+"""Streams of one hop: their ids, states and credit, and what happens to a peer that breaks the rules."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from fabric import limits, wire
+from fabric.classes import Mode, TrafficClass
+from fabric.errors import StreamError, WireError
+from fabric.lanes import CONTROL_LANE
+from fabric.session import (
+    SessionConfig,
+    StreamAcceptedEvent,
+    StreamAck,
+    StreamClosed,
+    StreamOpened,
+    StreamPing,
+    StreamPong,
+    StreamRecord,
+    StreamReset,
+    StreamWritable,
+)
+from fabric.wire import CloseStream, ResetStream
+from tests.support.fabric_frames import DIRECT_OPEN, LEASED_OPEN
+from tests.support.fabric_net import PLENTY, Raw, ready_pair, sent_frames
+from tests.support.hop_streams import ACCEPTED, LANE, OTHER_LANE, data, opened, opening, resets
+
+# -- the life of a stream --------------------------------------------------------------------------------
+
+
+def test_open_accept_data_close() -> None:
+    net, dialer, raw, stream_id = opening()
+    accepted = wire.encode_map(ACCEPTED, stream_id)
+    assert raw.send(accepted, LANE) == [StreamAcceptedEvent(stream_id, ACCEPTED, accepted[16:])]
+    dialer.send_data(net.now, stream_id, 7, 2, b"sealed")
+    dialer.close_stream(net.now, stream_id)
+    dialer.close_stream(net.now, stream_id)
+    assert sent_frames(dialer, net.now) == [
+        (LANE, stream_id, wire.Data(7, 2, b"sealed")),
+        (LANE, stream_id, CloseStream()),
+    ]
+    assert raw.send(data(stream_id, b"back", 5, 4), LANE) == [StreamRecord(stream_id, 5, 4, b"back", 28)]
+    assert dialer.streams() == (stream_id,)
+    assert raw.send(wire.encode_map(CloseStream(), stream_id), LANE) == [StreamClosed(stream_id, dead=True)]
+    assert dialer.streams() == ()
+
+
+def test_the_other_side_may_close_first() -> None:
+    net, listener, raw, stream_id = opened()
+    assert raw.send(wire.encode_map(CloseStream(), stream_id), LANE) == [StreamClosed(stream_id, dead=False)]
+    listener.send_data(net.now, stream_id, 0, 0, b"still")
+    listener.close_stream(net.now, stream_id)
+    assert listener.streams() == (stream_id,)
+    assert len(sent_frames(listener, net.now)) == 2
+    assert listener.streams() == ()
+
+
+def test_ids_are_even_for_the_dialer_and_odd_for_the_listener() -> None:
+    net, dialer, listener = ready_pair()
+    assert [dialer.open_stream(net.now, DIRECT_OPEN) for _ in range(3)] == [2, 4, 6]
+    assert [listener.open_stream(net.now, DIRECT_OPEN) for _ in range(3)] == [1, 3, 5]
+
+
+def test_acks_and_pings_of_streams_are_passed_up() -> None:
+    net, listener, raw, stream_id = opened()
+    assert raw.send(wire.encode_ack(stream_id, 5, 9)) == [StreamAck(stream_id, 5, 9)]
+    assert raw.send(wire.encode_ping(stream_id, 1, 2)) == [StreamPing(stream_id, 1, 2)]
+    assert raw.send(wire.encode_pong(stream_id, 1, 2)) == [StreamPong(stream_id, 1, 2)]
+    listener.send_ack(net.now, stream_id, 3, 4)
+    listener.send_ack(net.now, stream_id, 5, 6)
+    listener.pong(net.now, stream_id, 1, 2)
+    nonce = listener.ping(net.now, stream_id)
+    assert sent_frames(listener, net.now) == [
+        (CONTROL_LANE, stream_id, wire.Pong(1, 2)),
+        (CONTROL_LANE, stream_id, wire.Ping(nonce, int(net.now * 1_000_000))),
+        (CONTROL_LANE, stream_id, wire.Ack(5, 6)),
+    ]
+
+
+def test_a_reset_kills_both_directions_at_once() -> None:
+    net, listener, raw, stream_id = opened()
+    listener.send_data(net.now, stream_id, 0, 0, bytes(1000))
+    listener.reset_stream(net.now, stream_id, "cancelled", "enough")
+    assert listener.streams() == ()
+    assert sent_frames(listener, net.now) == [
+        (CONTROL_LANE, stream_id, ResetStream(reason="cancelled", detail="enough"))
+    ]
+    # Commands on it are void, and what still arrives is counted.
+    listener.send_data(net.now, stream_id, 0, 0, b"x")
+    listener.send_ack(net.now, stream_id, 0, 0)
+    listener.reset_stream(net.now, stream_id, "cancelled")
+    assert raw.send(data(stream_id, b"late"), LANE) == []
+    assert raw.send(wire.encode_map(CloseStream(), stream_id), LANE) == []
+    assert raw.send(wire.encode_ack(stream_id, 0, 0)) == []
+    assert raw.send(wire.encode_map(ResetStream(reason="gone"), stream_id)) == []
+    assert listener.counters == {"late_frames": 4}
+    assert sent_frames(listener, net.now) == []
+
+
+def test_a_reset_by_the_peer_is_told_once() -> None:
+    _, listener, raw, stream_id = opened()
+    reset = wire.encode_map(ResetStream(reason="route_failed", detail="hop 2"), stream_id)
+    assert raw.send(reset) == [StreamReset(stream_id, "route_failed", "hop 2")]
+    assert raw.send(reset) == []
+    assert listener.streams() == ()
+
+
+def test_a_reset_may_overtake_its_open() -> None:
+    net, _, listener = ready_pair()
+    raw = Raw(net, listener)
+    assert raw.send(wire.encode_map(ResetStream(reason="cancelled"), 2)) == []
+    assert raw.send(wire.encode_map(DIRECT_OPEN, 2), LANE) == []
+    assert raw.send(data(2, b"x"), LANE) == []
+    assert listener.streams() == ()
+    assert listener.counters == {"late_frames": 2}
+    assert [type(event) for event in raw.send(wire.encode_map(DIRECT_OPEN, 4), LANE)] == [StreamOpened]
+
+
+def test_an_open_that_never_left_is_reset_so_that_its_id_is_used() -> None:
+    net, dialer, _ = ready_pair()
+    stream_id = dialer.open_stream(net.now, DIRECT_OPEN)
+    dialer.reset_stream(net.now, stream_id, "cancelled")
+    assert sent_frames(dialer, net.now) == [(CONTROL_LANE, stream_id, ResetStream(reason="cancelled"))]
+
+
+def test_accepted_for_a_stream_given_up_is_answered() -> None:
+    net, dialer, raw, stream_id = opening()
+    dialer.reset_stream(net.now, stream_id, "cancelled")
+    assert resets(dialer, net.now) == [(stream_id, "cancelled")]
+    assert raw.send(wire.encode_map(ACCEPTED, stream_id), LANE) == []
+    assert resets(dialer, net.now) == [(stream_id, "gone")]
+
+
+# -- rules of ids and lanes ------------------------------------------------------------------------------
+
+
+def test_an_id_is_never_used_twice() -> None:
+    _, _, raw, _ = opened()
+    assert raw.closes(wire.encode_map(DIRECT_OPEN, 4), LANE) == ""
+    assert raw.closes(wire.encode_map(DIRECT_OPEN, 2), LANE) == "stream_id_reused"
+    _, _, raw, stream_id = opened()
+    raw.send(wire.encode_map(ResetStream(reason="gone"), stream_id))
+    assert raw.closes(wire.encode_map(DIRECT_OPEN, stream_id), LANE) == "stream_id_reused"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [data(2, b"x"), wire.encode_map(CloseStream(), 2)],
+    ids=["data", "close"],
+)
+def test_a_stream_stays_on_its_lane(frame: bytes) -> None:
+    _, _, raw, _ = opened()
+    assert raw.closes(frame, OTHER_LANE) == "wrong_lane"
+    _, _, raw, _ = opened()
+    assert raw.closes(frame, LANE) == ""
+
+
+def test_accepted_comes_on_the_streams_lane() -> None:
+    _, _, raw, stream_id = opening()
+    assert raw.closes(wire.encode_map(ACCEPTED, stream_id), OTHER_LANE) == "wrong_lane"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [data(88, b"x"), wire.encode_map(CloseStream(), 88), wire.encode_map(ACCEPTED, 3), data(3, b"x")],
+    ids=["data", "close", "accepted", "data of ours"],
+)
+def test_frames_of_a_stream_that_never_was(frame: bytes) -> None:
+    _, _, raw, _ = opened()
+    assert raw.closes(frame, LANE) == "bad_stream_id"
+
+
+# -- rules of states: the stream ends, the session lives -------------------------------------------------
+
+
+def test_frames_that_are_not_due_reset_the_stream_alone() -> None:
+    for frame in (data(2, b"x"), wire.encode_map(CloseStream(), 2)):
+        net, dialer, raw, stream_id = opening()
+        (event,) = raw.send(frame, LANE)
+        assert isinstance(event, StreamReset)
+        assert event.reason == "stream_state"
+        assert resets(dialer, net.now) == [(stream_id, "stream_state")]
+        assert not dialer.closed
+    for frame in (wire.encode_map(ACCEPTED, 2), wire.encode_map(CloseStream(), 2) + data(2, b"x")):
+        net, listener, raw, stream_id = opened()
+        events = raw.send(frame, LANE)
+        assert isinstance(events[-1], StreamReset)
+        assert resets(listener, net.now) == [(stream_id, "stream_state")]
+        assert not listener.closed
+
+
+def test_commands_that_are_not_due_raise() -> None:
+    net, dialer, _, stream_id = opening()
+    with pytest.raises(StreamError, match="stream_state"):
+        dialer.send_data(net.now, stream_id, 0, 0, b"x")
+    with pytest.raises(StreamError, match="stream_state"):
+        dialer.accept_stream(net.now, stream_id, ACCEPTED)
+    net, listener, _, stream_id = opened()
+    with pytest.raises(StreamError, match="stream_state"):
+        listener.accept_stream(net.now, stream_id, ACCEPTED)
+    with pytest.raises(StreamError, match="stream_state"):
+        listener.consumed(net.now, stream_id, 1)
+    listener.close_stream(net.now, stream_id)
+    with pytest.raises(StreamError, match="stream_state"):
+        listener.send_data(net.now, stream_id, 0, 0, b"x")
+
+
+def test_datagram_mode_is_refused_by_name_where_it_is_off() -> None:
+    off = SessionConfig(datagrams=False)
+    net, dialer, listener = ready_pair(dialer_config=off, listener_config=off)
+    datagrams = msgspec.structs.replace(DIRECT_OPEN, mode=int(Mode.DATAGRAM))
+    with pytest.raises(StreamError, match="mode_not_supported"):
+        dialer.open_stream(net.now, datagrams)
+    assert Raw(net, listener).send(wire.encode_map(datagrams, 2), LANE) == []
+    assert resets(listener, net.now) == [(2, "mode_not_supported")]
+    probe = msgspec.structs.replace(DIRECT_OPEN, mode=int(Mode.PROBE))
+    assert dialer.open_stream(net.now, probe) == 2
+
+
+def test_a_raw_open_is_sent_as_it_is() -> None:
+    net, dialer, _ = ready_pair()
+    fields = msgspec.msgpack.decode(wire.encode_map(LEASED_OPEN, 2)[16:])
+    raw = msgspec.msgpack.encode({**fields, "later": 1})
+    dialer.open_stream(net.now, raw)
+    ((_, chunk),) = dialer.outgoing(net.now, lambda _lane: PLENTY)
+    assert bytes(chunk).endswith(raw)
+    with pytest.raises(WireError, match="field_out_of_bounds"):
+        dialer.open_stream(net.now, b"\x80")
+
+
+# -- bounds ----------------------------------------------------------------------------------------------
+
+
+def test_open_streams_are_bounded_by_the_receiver() -> None:
+    net, dialer, listener = ready_pair(listener_config=SessionConfig(max_streams=2))
+    dialer.open_stream(net.now, DIRECT_OPEN)
+    second = dialer.open_stream(net.now, DIRECT_OPEN)
+    with pytest.raises(StreamError, match="too_many_streams"):
+        dialer.open_stream(net.now, DIRECT_OPEN)
+    dialer.reset_stream(net.now, second, "cancelled")
+    assert dialer.open_stream(net.now, DIRECT_OPEN) == 6
+    raw = Raw(net, listener)
+    for stream_id in (2, 4, 6):
+        raw.send(wire.encode_map(DIRECT_OPEN, stream_id), LANE)
+    assert listener.streams() == (2, 4)
+    assert resets(listener, net.now) == [(6, "too_many_streams")]
+
+
+def test_a_peer_that_makes_us_owe_resets_without_end_is_cut_off() -> None:
+    net, _, listener = ready_pair(listener_config=SessionConfig(max_streams=0))
+    raw = Raw(net, listener)
+    for number in range(limits.SESSION_PENDING_RESETS):
+        assert raw.send(wire.encode_map(DIRECT_OPEN, 2 + 2 * number), LANE) == []
+    assert raw.closes(wire.encode_map(DIRECT_OPEN, 2 + 2 * limits.SESSION_PENDING_RESETS), LANE) == (
+        "reset_flood"
+    )
+
+
+def test_early_resets_are_bounded() -> None:
+    net, _, listener = ready_pair()
+    raw = Raw(net, listener)
+    for number in range(limits.SESSION_EARLY_RESETS):
+        assert raw.closes(wire.encode_map(ResetStream(reason="gone"), 2 + 2 * number)) == ""
+    last = 2 + 2 * limits.SESSION_EARLY_RESETS
+    assert raw.closes(wire.encode_map(ResetStream(reason="gone"), last)) == "too_many_early_resets"
+
+
+def test_bodies_are_no_larger_than_the_peer_takes() -> None:
+    net, dialer, _ = ready_pair(listener_config=SessionConfig(body_limit=2000))
+    stream_id = dialer.open_stream(net.now, DIRECT_OPEN)
+    Raw(net, dialer).send(wire.encode_map(ACCEPTED, stream_id), LANE)
+    dialer.send_data(net.now, stream_id, 0, 0, bytes(1992))
+    with pytest.raises(StreamError, match="record_shape"):
+        dialer.send_data(net.now, stream_id, 0, 0, bytes(1993))
+
+
+def test_a_writer_is_held_back_and_called() -> None:
+    net, dialer, raw, stream_id = opening()
+    raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
+    assert dialer.room(stream_id) == limits.STREAM_QUEUE_BYTES
+    while dialer.writable(stream_id):
+        dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
+    assert dialer.room(stream_id) == 0
+    dialer.outgoing(net.now, lambda _lane: 70_000)
+    assert dialer.take_events() == []
+    dialer.outgoing(net.now, lambda _lane: PLENTY)
+    assert dialer.take_events() == [StreamWritable(stream_id)]
+    assert dialer.take_events() == []
+    assert dialer.room(999) == 0
+
+
+def test_a_queue_has_a_hard_end() -> None:
+    net, dialer, raw, stream_id = opening()
+    raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
+    for _ in range(limits.STREAM_QUEUE_BYTES_MAX // 60_024 + 1):
+        dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
+    with pytest.raises(StreamError, match="queue_full"):
+        dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
+
+
+def test_full_queues_of_bulk_leave_room_for_interactive() -> None:
+    net, dialer, raw, _ = opening()
+    opens = [dialer.open_stream(net.now, DIRECT_OPEN) for _ in range(20)]
+    urgent = msgspec.structs.replace(DIRECT_OPEN, class_=int(TrafficClass.INTERACTIVE))
+    interactive = dialer.open_stream(net.now, urgent)
+    for stream_id in opens:
+        raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
+        while dialer.writable(stream_id):
+            dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
+    assert dialer.scheduler.queued > limits.SESSION_QUEUE_BYTES
+    assert not dialer.writable(opens[-1])
+    assert dialer.writable(interactive)

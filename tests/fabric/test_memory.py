@@ -1,0 +1,89 @@
+"""The budget of unread bytes: sums, and who is ended when one of them is exceeded."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fabric.memory import MemoryBudget
+
+
+def budget() -> MemoryBudget[str]:
+    return MemoryBudget(session=100, peer=150, process=300)
+
+
+def test_what_fits_ends_nobody() -> None:
+    held = budget()
+    assert held.hold("a", "p", 1, 60) is None
+    assert held.hold("b", "p", 1, 40) is None
+    assert held.hold("c", "p", 2, 50) is None
+    assert (held.total, held.held_by("p")) == (150, 150)
+
+
+def test_the_one_that_holds_most_of_the_session_pays() -> None:
+    held = budget()
+    held.hold("large", "p", 1, 80)
+    held.hold("other session", "p", 2, 45)
+    assert held.hold("small", "p", 1, 21) == "large"
+    assert held.hold("large", "p", 1, 0) is None
+    assert held.total == 66
+
+
+def test_a_peer_with_many_sessions_has_one_budget() -> None:
+    held = budget()
+    for number in range(3):
+        assert held.hold(f"s{number}", "p", number, 40 + number) is None
+    assert held.hold("s3", "p", 3, 40) == "s2"
+    assert held.hold("q", "other", 9, 100) is None
+
+
+def test_when_all_is_full_the_peer_that_holds_most_pays() -> None:
+    held = budget()
+    held.hold("big", "p", 1, 90)
+    held.hold("more", "p", 2, 50)
+    held.hold("b", "q", 3, 99)
+    assert held.hold("c", "r", 4, 99) == "big"
+
+
+def test_writers_wait_from_half_of_any_budget_on() -> None:
+    held = budget()
+    held.hold("a", "p", 1, 50)
+    assert not held.crowded("p", 1)
+    held.hold("a", "p", 1, 51)
+    assert held.crowded("p", 1)
+    assert not held.crowded("p", 2), "another session of the peer has its own"
+    held.hold("b", "p", 2, 25)
+    assert held.crowded("p", 3), "the peer's is half used"
+    assert not held.crowded("q", 4)
+    held.hold("c", "q", 4, 75)
+    assert held.crowded("r", 5), "the process's is half used"
+    held.hold("a", "p", 1, 0)
+    assert not held.crowded("r", 5)
+
+
+def test_reading_never_ends_anybody() -> None:
+    held = MemoryBudget[str](session=10, peer=10, process=10)
+    assert held.hold("a", "p", 1, 100) == "a"
+    assert held.hold("a", "p", 1, 50) is None
+    assert held.hold("a", "p", 1, 0) is None
+    assert (held.total, held.held_by("p")) == (0, 0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 60)), max_size=80),
+)
+def test_with_victims_ended_every_budget_holds(steps: list[tuple[int, int, int]]) -> None:
+    held, now = budget(), {}
+    for number, peer, size in steps:
+        stream = f"{peer}/{number}"
+        now[stream] = size
+        victim = held.hold(stream, str(peer), peer * 10 + number % 2, size)
+        if victim is not None:
+            name, _, of = victim.partition("/")
+            held.hold(victim, name, int(name) * 10 + int(of) % 2, 0)
+            now[victim] = 0
+        assert held.total == sum(now.values())
+        for name in "012":
+            mine = sum(value for key, value in now.items() if key[0] == name)
+            assert held.held_by(name) == mine <= 150
+        assert held.total <= 300

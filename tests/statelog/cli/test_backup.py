@@ -1,0 +1,108 @@
+"""`statelog backup` and `restore`: what comes back is what was there, or nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from statelog.io import tables
+from statelog.io.backup import KEPT
+from statelog.io.database import open_database, read_transaction, write_transaction
+from statelog.io.store import Store
+from statelog.signing import record_id_of
+from statelog.witness import WitnessState
+from tests.statelog.cli.conftest import Farm, Run
+from tests.support.logs import leases
+
+
+def rows(engine: sa.Engine) -> dict[str, list[tuple[object, ...]]]:
+    with read_transaction(engine) as connection:
+        return {table.name: sorted(map(tuple, connection.execute(sa.select(table)))) for table in KEPT}
+
+
+@pytest.fixture
+def saved(farm: Farm, run: Run, tmp_path: Path) -> Path:
+    farm.store.outbox_put(record_id_of(farm.cluster.lease("route-0")), leases(farm.cluster, 1)[0], 1)
+    path = tmp_path / "node.backup"
+    said = run("backup", path, "--store", farm.path, "--root", farm.anchor)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.endswith(f"backed up  {path}\n")
+    return path
+
+
+def test_what_comes_back_is_what_was_there(farm: Farm, run: Run, saved: Path, tmp_path: Path) -> None:
+    restored = tmp_path / "restored.db"
+    said = run("restore", saved, "--store", restored, "--root", farm.anchor)
+    assert (said.code, said.out.splitlines()[-1]) == (0, f"restored   sqlite:///{restored}")
+    engine = open_database(f"sqlite:///{restored}")
+    assert rows(engine) == rows(farm.store.engine)
+    assert len(rows(engine)["outbox"]) == 1
+    engine.dispose()
+    assert run("verify", restored, "--root", farm.anchor).code == 0
+    assert {path.name for path in tmp_path.iterdir() if "part" in path.name} == set()
+
+
+def test_the_memory_of_a_witness_does_not_come_back(farm: Farm, run: Run, tmp_path: Path) -> None:
+    origin = f"{farm.cluster.cluster_id}/authority"
+    state = WitnessState(origin, 5, b"r" * 32, 1)
+    with write_transaction(farm.store.engine) as connection:
+        columns = {"origin": state.origin, "size": state.size, "root": state.root, "term": state.term}
+        connection.execute(tables.witness_state.insert(), columns)
+    saved, restored = tmp_path / "node.backup", tmp_path / "restored.db"
+    assert run("backup", saved, "--store", farm.path, "--root", farm.anchor).code == 0
+    said = run("restore", saved, "--store", restored, "--root", farm.anchor)
+    assert "new witness key" in said.err
+    engine = open_database(f"sqlite:///{restored}")
+    with read_transaction(engine) as connection:
+        assert connection.execute(sa.select(tables.witness_state)).all() == []
+    engine.dispose()
+
+
+def test_every_table_is_kept_or_left_out_for_a_reason() -> None:
+    ours = {table.name for table in vars(tables).values() if isinstance(table, sa.Table)}
+    assert ours - {table.name for table in KEPT} == {"witness_state"}
+
+
+def test_an_unsound_store_is_not_kept(farm: Farm, run: Run, saved: Path, tmp_path: Path) -> None:
+    before = saved.read_bytes()
+    with sqlite3.connect(farm.path) as connection:
+        connection.execute("UPDATE log_entry SET record_id = 'x' WHERE log_index = 5")
+    connection.close()
+    said = run("backup", saved, "--store", farm.path, "--root", farm.anchor, "-o", "json")
+    assert (said.code, [one["code"] for one in said.json["findings"]]) == (1, ["SL-STORED"])
+    assert saved.read_bytes() == before
+    assert run("backup", tmp_path / "new", "--store", farm.path, "--root", farm.anchor).code == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_damaged_backup_is_not_restored(farm: Farm, run: Run, saved: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(saved) as connection:
+        connection.execute("UPDATE checkpoint SET root = zeroblob(32), note = x'78' WHERE size = 2")
+    connection.close()
+    said = run("restore", saved, "--store", tmp_path / "restored.db", "--root", farm.anchor)
+    assert said.code == 1
+    assert not (tmp_path / "restored.db").exists()
+    other = run("restore", saved, "--store", tmp_path / "restored.db", "--root", "0" * 64)
+    assert other.code == 1
+    assert run("restore", tmp_path / "none", "--store", tmp_path / "x.db", "--root", farm.anchor).code == 2
+
+
+def test_nothing_is_restored_over_a_log(farm: Farm, run: Run, saved: Path) -> None:
+    before = rows(farm.store.engine)
+    said = run("restore", saved, "--store", farm.path, "--root", farm.anchor)
+    assert (said.code, "holds a log already" in said.err) == (2, True)
+    assert rows(farm.store.engine) == before
+
+
+def test_a_store_without_a_log_is_filled(farm: Farm, run: Run, saved: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.db"
+    open_database(f"sqlite:///{empty}", create=True).dispose()
+    assert run("restore", saved, "--store", empty, "--root", farm.anchor).code == 0
+    engine = open_database(f"sqlite:///{empty}")
+    head = Store(engine).head()
+    engine.dispose()
+    assert head is not None
+    assert head.size == farm.cluster.log.size

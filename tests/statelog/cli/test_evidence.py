@@ -1,0 +1,62 @@
+"""Split views and equivocation on the command line: found by `status --compare`, shown by `evidence`."""
+
+from __future__ import annotations
+
+import base64
+import time
+from pathlib import Path
+
+from statelog.canonical import encode
+from statelog.io.comparing import compare_head
+from statelog.io.loading import load_replay
+from statelog.io.working import Evidence
+from statelog.signing import record_id_of
+from statelog.splitview import SplitView, check_split_view
+from tests.statelog.cli.conftest import Farm, Run
+from tests.support.logs import forked, head_note, replay_of
+from tests.support.tiles import cluster_tiles
+
+
+def test_the_status_compares_with_another_copy(farm: Farm, run: Run, tmp_path: Path) -> None:
+    farm.finalize()
+    same, other = tmp_path / "same", tmp_path / "other"
+    assert run("export", same, "--store", farm.path, "--root", farm.anchor).code == 0
+    said = run("status", "--store", farm.path, "--compare", same)
+    assert (said.code, "shows the same head" in said.out) == (0, True)
+    for path, data in cluster_tiles(forked(farm.cluster)).items():
+        (other / path).parent.mkdir(parents=True, exist_ok=True)
+        (other / path).write_bytes(data)
+    said = run("status", "--store", farm.path, "--compare", other, "-o", "json")
+    assert (said.code, said.json["compared"], said.json["split_views"]) == (1, "split", 1)
+    assert [one["code"] for one in said.json["alarms"]] == ["SL-SPLIT"]
+    missing = run("status", "--store", farm.path, "--compare", tmp_path / "nowhere")
+    assert (missing.code, missing.err.count("\n")) == (3, 2)  # a note that nobody pinned the anchor, and why
+    found = run("verify", farm.path, "--root", farm.anchor, "-o", "json")
+    assert [one["code"] for one in found.json["findings"]] == ["SL-SPLIT"]
+
+
+def test_evidence_is_shown_and_exported(farm: Farm, run: Run, tmp_path: Path) -> None:
+    farm.finalize()
+    assert "nothing" in run("evidence", "--store", farm.path).out
+    note = head_note(replay_of(forked(farm.cluster), farm.cluster.log.size - 1))
+    compare_head(farm.store, load_replay(farm.store, farm.anchor), note, "peer", int(time.time()))
+    pair = [farm.cluster.policy("p", {"allow": [str(n)]}) for n in range(2)]
+    for one in pair:
+        farm.store.evidence_add(Evidence("policy.epoch/p", 1, record_id_of(one), encode(one), 5))
+    said = run("evidence", "--store", farm.path)
+    assert "policy.epoch/p" in said.out
+    assert "split views" in said.out
+    out = tmp_path / "proof"
+    found = run("evidence", "--store", farm.path, "--out", out, "-o", "json").json
+    assert found["schema"] == "statelog.evidence.v1"
+    assert [one["record"] for one in found["equivocations"]] == sorted(pair, key=record_id_of)
+    (view,) = found["split_views"]
+    assert view["note"].encode() == note
+    smaller, larger = (next(out.glob(f"split-*-{which}.note")) for which in ("smaller", "larger"))
+    proof = next(out.glob("split-*-proof.txt")).read_text().split("\n")[:-1]
+    root, *hashes = (base64.b64decode(line) for line in proof[1:])
+    exported = SplitView(smaller.read_bytes(), larger.read_bytes(), root, tuple(hashes))
+    check_split_view(exported, replay_of(farm.cluster).sequencer_keys())
+    assert {path.read_bytes() for path in out.glob("record-*.json")} == {encode(one) for one in pair}
+    again = run("evidence", "--store", farm.path, "--out", out)
+    assert (again.code, "exists already" in again.err) == (2, True)

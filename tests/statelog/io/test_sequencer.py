@@ -1,0 +1,444 @@
+"""The sequencer: batches, terms, failures of the store, and several writers on one store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from statelog.audit import audit
+from statelog.canonical import encode
+from statelog.checkpoint import parse_signed_checkpoint
+from statelog.errors import Refused, SourceUnreadable, UsageError
+from statelog.findings import Finding
+from statelog.io import sequencer as sequencers
+from statelog.io.database import CommitUnknownError, open_database
+from statelog.io.sequencer import Sequencer, Submitted
+from statelog.io.sources import StoreSource, open_source
+from statelog.io.store import Store
+from statelog.leaf import decode_leaf
+from statelog.signing import record_id_of
+from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
+from tests.support.logs import leases, new_store
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return make_cluster()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, cluster: Cluster) -> Iterator[sa.Engine]:
+    engine, _ = new_store(tmp_path / "state.db", cluster)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sequencer(engine: sa.Engine, cluster: Cluster) -> Sequencer:
+    return Sequencer(Store(engine), cluster.anchor, signer("sequencer-1"))
+
+
+def unsound(engine: sa.Engine, anchor: str) -> list[Finding]:
+    """What an audit finds beyond that the newest head is not cosigned yet."""
+    store = Store(engine)
+    with store.reading() as connection:
+        report = audit(StoreSource(store, connection), anchor)
+    assert report.complete
+    return [finding for finding in report.findings if finding.code != "SL-NOTFINAL"]
+
+
+def size(engine: sa.Engine) -> int:
+    head = Store(engine).head()
+    return 0 if head is None else head.size
+
+
+# --- the beginning ---
+
+
+def test_a_log_begins_with_its_genesis_and_first_term(tmp_path: Path) -> None:
+    cluster = make_cluster(members=False, nodes=())
+    engine, _ = new_store(tmp_path / "state.db", cluster)
+    store = Store(engine)
+    assert [row.leaf for row in store.entries(0)] == cluster.leaves()
+    head = store.head()
+    assert head is not None
+    assert (head.size, head.anchor, head.term, head.final_size) == (2, cluster.anchor, 1, 0)
+    assert [at for at, _ in store.checkpoints()] == [2]
+    assert unsound(engine, cluster.anchor) == []
+    engine.dispose()
+
+
+def test_a_store_holds_one_log(engine: sa.Engine, cluster: Cluster) -> None:
+    records = [record for record, _, _ in cluster.log.entries]
+    with pytest.raises(UsageError, match="a log already"):
+        Sequencer.create(engine, records[0], records[1], signer("sequencer-1"), now=cluster.now)
+    assert size(engine) == cluster.log.size
+
+
+def test_a_beginning_that_does_not_pass_leaves_nothing(tmp_path: Path, cluster: Cluster) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'state.db'}", create=True)
+    genesis, term, members = (record for record, _, _ in cluster.log.entries[:3])
+
+    def create(first: bytes, second: bytes, name: str = "sequencer-1") -> None:
+        Sequencer.create(engine, first, second, signer(name), now=cluster.now)
+
+    for first, second, code in (
+        (members, term, "SL-GENESIS"),
+        (genesis, members, "SL-TERM"),
+        (b"{}", term, "SL-SHAPE"),
+    ):
+        with pytest.raises(Refused) as refused:
+            create(first, second)
+        assert refused.value.code == code
+    with pytest.raises(UsageError, match="not among the sequencers"):
+        create(genesis, term, "sequencer-2")
+    assert Store(engine).head() is None
+    create(genesis, term)
+    assert size(engine) == 2
+    engine.dispose()
+
+
+def test_a_store_without_a_log_takes_no_records(tmp_path: Path, cluster: Cluster) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'state.db'}", create=True)
+    with pytest.raises(UsageError, match="statelog init"):
+        Sequencer(Store(engine), cluster.anchor, signer("sequencer-1")).submit(
+            leases(cluster, 1)[0], cluster.now
+        )
+    engine.dispose()
+
+
+def test_another_clusters_store_is_refused(engine: sa.Engine, cluster: Cluster) -> None:
+    with pytest.raises(UsageError, match="not of " + "0" * 64):
+        Sequencer(Store(engine), "0" * 64, signer("sequencer-1")).submit(leases(cluster, 1)[0], cluster.now)
+
+
+# --- batches ---
+
+
+def test_a_record_gets_its_place(sequencer: Sequencer, engine: sa.Engine, cluster: Cluster) -> None:
+    record = cluster.lease("route-0")
+    submitted = sequencer.submit(encode(record), cluster.now + 7)
+    assert submitted == Submitted(record_id_of(record), cluster.log.size, duplicate=False)
+    (row,) = Store(engine).entries(submitted.log_index)
+    leaf = decode_leaf(row.leaf)
+    assert (leaf.record, leaf.sequenced_at, leaf.term) == (record, cluster.now + 7, 1)
+    assert unsound(engine, cluster.anchor) == []
+
+
+def test_a_batch_is_one_commit_and_one_checkpoint(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    before = [at for at, _ in Store(engine).checkpoints()]
+    outcomes = sequencer.submit_many(leases(cluster, 10), cluster.now)
+    first = cluster.log.size
+    assert [one.log_index for one in outcomes if isinstance(one, Submitted)] == list(range(first, first + 10))
+    assert [at for at, _ in Store(engine).checkpoints()] == [*before, first + 10]
+    assert unsound(engine, cluster.anchor) == []
+
+
+def test_one_bad_record_never_keeps_others_out(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    good = leases(cluster, 3)
+    stale = encode(cluster.lease("route-0", by=("route-1", "route-3")))
+    few = encode(cluster.lease("route-8", by=("route-1",)))
+    batch = [good[0], b"", good[1], b"{}", few, good[0], good[2], encode(cluster.candidates()), stale]
+    outcomes = sequencer.submit_many(batch, cluster.now)
+    verdicts = [one.code if isinstance(one, Finding) else one.duplicate for one in outcomes]
+    assert verdicts == [False, "SL-CANON", False, "SL-SCHEMA", "SL-QUORUM", True, False, "SL-SCHEMA", True]
+    assert all(one.log_index is None for one in outcomes if isinstance(one, Finding))
+    assert size(engine) == cluster.log.size + 3
+    assert unsound(engine, cluster.anchor) == []
+
+
+def test_records_of_one_batch_build_on_one_another(sequencer: Sequencer, cluster: Cluster) -> None:
+    first, second = cluster.lease("route-0"), cluster.lease("route-0", epoch=2)
+    batch = [encode(second), encode(first), encode(cluster.lease("route-0", epoch=3))]
+    outcomes = sequencer.submit_many(batch, cluster.now)
+    assert [one.code if isinstance(one, Finding) else one.log_index for one in outcomes] == [
+        cluster.log.size,
+        "SL-STALE",
+        cluster.log.size + 1,
+    ]
+
+
+def test_a_duplicate_is_answered_with_its_place(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    record, _ = leases(cluster, 2)
+    submitted = sequencer.submit(record, cluster.now)
+    sequencer.submit(encode(cluster.lease("route-0", epoch=2)), cluster.now)  # the subject has moved on
+    checkpoints = [at for at, _ in Store(engine).checkpoints()]
+    again = sequencer.submit(record, cluster.now + 86_400)  # and the record has expired
+    assert again == Submitted(submitted.record_id, submitted.log_index, duplicate=True)
+    assert [at for at, _ in Store(engine).checkpoints()] == checkpoints
+
+
+def test_nothing_accepted_is_nothing_written(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    before = [at for at, _ in Store(engine).checkpoints()]
+    assert sequencer.submit_many([], cluster.now) == []
+    (finding,) = sequencer.submit_many([b"{}"], cluster.now)
+    assert isinstance(finding, Finding)
+    with pytest.raises(Refused) as refused:
+        sequencer.submit(b"{}", cluster.now)
+    assert refused.value.code == "SL-SCHEMA"
+    assert [at for at, _ in Store(engine).checkpoints()] == before
+
+
+def test_long_batches_are_cut(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequencers, "MAX_BATCH_RECORDS", 4)
+    outcomes = sequencer.submit_many(leases(cluster, 10), cluster.now)
+    assert all(isinstance(one, Submitted) for one in outcomes)
+    first = cluster.log.size
+    assert [at for at, _ in Store(engine).checkpoints(first + 1)] == [first + 4, first + 8, first + 10]
+
+
+def test_the_replay_handed_out_is_a_copy(sequencer: Sequencer, cluster: Cluster) -> None:
+    replay = sequencer.replay()
+    assert replay.size == cluster.log.size
+    replay.append(replay.next_leaf(leases(cluster, 1)[0], cluster.now))
+    assert sequencer.replay().size == cluster.log.size
+
+
+def test_the_log_is_replayed_once_and_then_followed(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    first, second, third = leases(cluster, 3)
+    sequencer.submit(first, cluster.now)
+    other = Sequencer(Store(engine), cluster.anchor, signer("sequencer-1"))
+    other.submit(second, cluster.now)
+    replay = sequencer._replay
+    assert replay is not None
+    assert sequencer.submit(third, cluster.now).log_index == cluster.log.size + 2
+    assert sequencer._replay is replay
+    assert replay.size == cluster.log.size + 3
+
+
+def test_callers_share_commits(sequencer: Sequencer, engine: sa.Engine, cluster: Cluster) -> None:
+    """Threads that come while one commit is under way are served together, each with its own answer."""
+    records = [*leases(cluster, 12), b"{}"]
+    results: dict[int, Submitted | str] = {}
+    start = threading.Barrier(len(records))
+
+    def run(position: int) -> None:
+        start.wait(10)
+        try:
+            results[position] = sequencer.submit(records[position], cluster.now)
+        except Refused as error:
+            results[position] = error.code
+
+    with sequencer._lock:  # a commit is under way
+        threads = [threading.Thread(target=run, args=(position,)) for position in range(len(records))]
+        for thread in threads:
+            thread.start()
+        while len(sequencer._tickets) < len(records):
+            assert any(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join(20)
+    assert results.pop(12) == "SL-SCHEMA"
+    first = cluster.log.size
+    places = sorted(one.log_index for one in results.values() if isinstance(one, Submitted))
+    assert places == list(range(first, first + 12))
+    assert [at for at, _ in Store(engine).checkpoints(first + 1)] == [first + 12]
+
+
+# --- terms ---
+
+
+def second_term(cluster: Cluster, *names: str) -> bytes:
+    return encode(cluster.log_term(sequencers=[sequencer_entry(name, "home-1") for name in names]))
+
+
+def test_a_sequencer_outside_the_term_writes_nothing(engine: sa.Engine, cluster: Cluster) -> None:
+    stranger = Sequencer(Store(engine), cluster.anchor, signer("sequencer-2"))
+    with pytest.raises(Refused) as refused:
+        stranger.submit(leases(cluster, 1)[0], cluster.now)
+    assert refused.value.code == "SL-TERM"
+    assert size(engine) == cluster.log.size
+
+
+def test_a_term_is_opened_by_its_own_sequencer(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    lease, other = leases(cluster, 2)
+    record = second_term(cluster, "sequencer-2")
+    (finding,) = sequencer.submit_many([record], cluster.now)
+    assert isinstance(finding, Finding)
+    assert (finding.code, size(engine)) == ("SL-TERM", cluster.log.size)
+
+    successor = Sequencer(Store(engine), cluster.anchor, signer("sequencer-2"))
+    early, opened, late = successor.submit_many([lease, record, lease], cluster.now)
+    assert isinstance(early, Finding)
+    assert opened == Submitted(opened.record_id or "", cluster.log.size, duplicate=False)
+    assert isinstance(late, Submitted)
+    head = Store(engine).head()
+    assert head is not None
+    assert head.term == 2
+
+    (finding,) = sequencer.submit_many([other], cluster.now)  # it had the old head in memory
+    assert isinstance(finding, Finding)
+    assert finding.code == "SL-TERM"
+    assert isinstance(successor.submit(other, cluster.now), Submitted)
+    assert unsound(engine, cluster.anchor) == []
+
+
+def test_the_term_of_another_log_is_nobodys_own_business(sequencer: Sequencer, cluster: Cluster) -> None:
+    record = encode(
+        cluster.log_term("routes-eu-1", start_size=0, sequencers=[sequencer_entry("x", "home-1")])
+    )
+    assert sequencer.submit(record, cluster.now).log_index == cluster.log.size
+
+
+@pytest.mark.parametrize("sequencers_field", [3, [3], [{}], None])
+def test_a_misshapen_term_is_a_finding_like_any_other(
+    sequencer: Sequencer, cluster: Cluster, sequencers_field: object
+) -> None:
+    record = encode({**cluster.log_term(), "sequencers": sequencers_field})
+    finding, good = sequencer.submit_many([record, leases(cluster, 1)[0]], cluster.now)
+    assert isinstance(finding, Finding)
+    assert isinstance(good, Submitted)
+
+
+def test_a_site_may_share_a_term(sequencer: Sequencer, engine: sa.Engine, cluster: Cluster) -> None:
+    sequencer.submit(second_term(cluster, "sequencer-1", "sequencer-2"), cluster.now)
+    other = Sequencer(Store(engine), cluster.anchor, signer("sequencer-2"))
+    for position, record in enumerate(leases(cluster, 6)):
+        (sequencer, other)[position % 2].submit(record, cluster.now)
+    assert unsound(engine, cluster.anchor) == []
+    signers = {
+        parse_signed_checkpoint(note)[1].signatures[0].key_id for _, note in Store(engine).checkpoints()
+    }
+    assert len(signers) == 2
+
+
+# --- failures of the store ---
+
+
+class Failing:
+    """Makes one commit of an engine fail, before it happened or after."""
+
+    def __init__(self, engine: sa.Engine, happened: bool) -> None:
+        self.engine, self.happened, self.armed = engine, happened, True
+        sa.event.listen(engine, "commit", self)
+
+    def __call__(self, connection: sa.Connection) -> None:
+        if self.armed and connection.get_execution_options().get("statelog_writes"):
+            self.armed = False
+            if self.happened:
+                connection.exec_driver_sql("COMMIT")
+            raise sa.exc.OperationalError("COMMIT", {}, OSError("disk I/O error"))
+
+
+def test_a_commit_that_happened_is_recognised(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    first, second = leases(cluster, 2)
+    Failing(engine, happened=True)
+    assert sequencer.submit(first, cluster.now).log_index == cluster.log.size
+    assert sequencer.submit(second, cluster.now).log_index == cluster.log.size + 1
+    assert unsound(engine, cluster.anchor) == []
+
+
+def test_a_commit_that_did_not_happen_is_told(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    first, second = leases(cluster, 2)
+    Failing(engine, happened=False)
+    with pytest.raises(CommitUnknownError):
+        sequencer.submit(first, cluster.now)
+    assert size(engine) == cluster.log.size
+    assert sequencer.submit(second, cluster.now).log_index == cluster.log.size
+    assert sequencer.submit(first, cluster.now).log_index == cluster.log.size + 1
+    assert unsound(engine, cluster.anchor) == []
+
+
+def test_a_failure_in_the_middle_leaves_nothing(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    record, other = leases(cluster, 2)
+    sequencer.submit(other, cluster.now)
+
+    def fail(_c: object, _k: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO checkpoint"):
+            raise sa.exc.OperationalError(statement, {}, OSError("database or disk is full"))
+
+    sa.event.listen(engine, "before_cursor_execute", fail)
+    with pytest.raises(SourceUnreadable, match="disk is full"):
+        sequencer.submit(record, cluster.now)
+    sa.event.remove(engine, "before_cursor_execute", fail)
+    assert sequencer.submit(record, cluster.now).log_index == cluster.log.size + 1
+    assert unsound(engine, cluster.anchor) == []
+
+
+# --- several processes ---
+
+WRITER = """
+import sys
+from statelog.io.database import open_database
+from statelog.io.sequencer import Sequencer, Submitted
+from statelog.io.store import Store
+from tests.support.authority import make_cluster, signer
+from tests.support.logs import leases
+
+url, first, now = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+cluster = make_cluster()
+records = leases(cluster, 30, first) + leases(cluster, 5, 1_000)
+sequencer = Sequencer(Store(open_database(url)), cluster.anchor, signer("sequencer-1"))
+print("ready", flush=True)
+sys.stdin.readline()
+for position in range(0, len(records), 3):
+    for outcome in sequencer.submit_many(records[position:position + 3], now):
+        assert isinstance(outcome, Submitted), outcome
+        print(outcome.record_id, outcome.log_index, flush=True)
+"""
+
+
+def test_two_processes_never_fork_a_store(tmp_path: Path, cluster: Cluster) -> None:
+    path = tmp_path / "state.db"
+    engine, _ = new_store(path, cluster)
+    engine.dispose()
+    url = f"sqlite:///{path}"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, url, str(first), str(cluster.now)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for first in (0, 100)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    answers = [
+        [line.split() for line in writer.communicate(timeout=60)[0].splitlines()] for writer in writers
+    ]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert [len(one) for one in answers] == [35, 35]
+
+    places = dict(map(tuple, answers[0])) | dict(map(tuple, answers[1]))
+    assert len(places) == 65  # 30 of each, and 5 that both submitted
+    assert dict(map(tuple, answers[0])).items() <= places.items()
+    with open_source(url) as source:
+        report = audit(source, cluster.anchor)
+        stored = {record_id: str(index) for index, record_id, _ in source.rows()}
+    assert [finding.code for finding in report.findings] == ["SL-NOTFINAL"]
+    assert report.size == cluster.log.size + 65
+    assert places.items() <= stored.items()
