@@ -112,6 +112,11 @@ class Binding:
         signature = offer.signature
         return self.opening(limit, hold_s, self._proof(OPEN_TYPE, received_up_to, limit, signature))
 
+    @property
+    def next_route(self) -> RouteRef | None:
+        """The route of the attempt under way; of the stream, when there is none."""
+        return (self.context if self._next is None else self._next[0]).route
+
     def reaccepted(self, accepted: StreamAccepted) -> Resume:
         """Take the ACCEPTED of the attempt under way; the stream is on its route then.
 

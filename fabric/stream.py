@@ -246,8 +246,8 @@ class EndToEnd:
 
     @property
     def route(self) -> RouteRef | None:
-        """The leased route that the stream takes, or took last."""
-        return self._binding.context.route
+        """The leased route of the hop stream: the one it takes, is trying to take, or took last."""
+        return self._binding.next_route if self._hop is _Hop.RESUMING else self._binding.context.route
 
     @property
     def over(self) -> bool:

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from fabric.classes import Mode
 from fabric.errors import StreamError
 from fabric.events import Failed, HopLost, HopRecord, Resumed, StreamConfig, StreamTimer, Suspended
+from fabric.wire import RouteRef
 from tests.support.carriers import Ends, Hop
 
 PATTERN = bytes(range(251)) * 1000
@@ -130,6 +131,26 @@ def test_a_stream_moves_from_a_carrier_that_lives() -> None:
     ends.initiator.write(b"b")
     ends.settle()
     assert ends.responder.read() == b"ab"
+
+
+def test_while_a_way_is_tried_the_stream_is_on_no_other() -> None:
+    """A lease that ends meanwhile must not end an attempt that does not use it."""
+    ends = opened()
+    lease = RouteRef(route_id="r-1", epoch=1, position=1)
+    for route in (lease, None):
+        before = ends.initiator.route
+        cut(ends)
+        assert ends.initiator.route == before
+        opening = ends.initiator.resume(ends.now, route)
+        assert opening.open.route == route
+        assert ends.initiator.route == route
+        ends.initiator.handle(ends.now, HopLost())
+        assert ends.initiator.route == before
+        hop = ends.resume(route)
+        assert hop is not None
+        ends.settle()
+        assert ends.initiator.bound
+        assert ends.initiator.route == route
 
 
 def test_a_stream_lost_before_its_first_record_is_confirmed_by_the_resumption() -> None:

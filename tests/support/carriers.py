@@ -29,7 +29,7 @@ from fabric.events import (
     StreamEvent,
 )
 from fabric.stream import EndToEnd, Outcome
-from fabric.wire import OpenStream
+from fabric.wire import OpenStream, RouteRef
 from tests.support.fabric_net import CLUSTER, identity
 
 ONE, OTHER = identity(1), identity(2)
@@ -174,10 +174,10 @@ class Ends:
             self.hops[side] = None
             self.perform(side, end.handle(self.now, HopLost()))
 
-    def resume(self) -> Hop | None:
+    def resume(self, route: RouteRef | None = None) -> Hop | None:
         """The initiator tries another hop stream, if it can."""
         try:
-            opening = self.initiator.resume(self.now)
+            opening = self.initiator.resume(self.now, route)
         except StreamError:
             return None
         hop = self.hops[0] = Hop(opening.open)

@@ -75,12 +75,17 @@ class Host:
         self._url, self._anchor, self._key, self._ask_on = f"sqlite:///{path}", anchor, key, ask
         self._stop = threading.Event()
         self._running = threading.Event()
+        self._finalized = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="host")
         self._thread.start()
         self._running.wait()
         if self._failure is not None:
             raise self._failure
+
+    def until_final(self) -> None:
+        """Wait until a head of its log is final for the first time."""
+        assert self._finalized.wait(60), "no head became final"
 
     def close(self) -> None:
         """Stop it. Raises what it failed with."""
@@ -105,6 +110,7 @@ class Host:
         def on_final() -> None:
             head = store.head()
             made[0].advanced(0 if head is None else head.final_size)
+            self._finalized.set()
 
         async def ask(key_id: str, body: bytes) -> tuple[int, bytes]:
             answer: tuple[int, bytes] = await self._ask_on(store, key_id, body)
@@ -284,6 +290,7 @@ def drill(tmp_path: Path, recovery_delay_s: int = 1) -> Iterator[Drill]:
         made = Drill(tmp_path / "farm", path, recovery_delay_s)
         try:
             made.start("control")
+            made.hosts["control"].until_final()
             yield made
         finally:
             made.close()
