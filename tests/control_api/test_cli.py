@@ -224,7 +224,7 @@ def server(live: Replica) -> Iterator[str]:
     assert f"https://127.0.0.1:{port}" in line
     yield f"https://127.0.0.1:{port}"
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode in (0, -signal.SIGTERM), errors
     assert "Traceback" not in errors, errors
 

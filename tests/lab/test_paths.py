@@ -216,7 +216,7 @@ def test_datagrams_are_as_large_as_the_narrowest_link_carries(
     with lab("a", "r", "s", "b") as net:
         row(net, middle)
         with net.inside("a"):
-            run(lambda: main(net), timeout_s=60)
+            run(lambda: main(net), timeout_s=90)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -263,7 +263,7 @@ def test_a_forged_icmp_error_lowers_nothing_and_a_true_one_only_guides() -> None
     with lab("a", "r", "s", "b") as net:
         row(net, 1500)
         with net.inside("a"):
-            run(lambda: main(net), timeout_s=60)
+            run(lambda: main(net), timeout_s=90)
 
 
 def fragmentation_needed(a: Endpoint, b: Endpoint, mtu: int) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]], *, timeout_s: float = 30.0) -> None:
+def run(main: Callable[[], Coroutine[Any, Any, None]], *, timeout_s: float = 90.0) -> None:
     """Run `main()`; fail when it takes too long, leaves a task behind, or lets the loop report an error."""
     reported: list[dict[str, Any]] = []
 
@@ -23,7 +23,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], *, timeout_s: float = 30.
     assert not reported, f"the loop reported: {reported}"
 
 
-async def until(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], *, timeout_s: float = 40.0) -> None:
     """Let the loop turn until `condition()`; for state without an event of its own to wait for."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - any attribute may be the condition

@@ -182,7 +182,7 @@ class Farm:
         return [self.nodes[name] for name in (self.nodes if names is None else names)]
 
     async def until(
-        self, condition: Callable[[Node], bool], names: Iterable[str] | None = None, timeout_s: float = 15.0
+        self, condition: Callable[[Node], bool], names: Iterable[str] | None = None, timeout_s: float = 40.0
     ) -> None:
         nodes = self.picked(names)
         try:

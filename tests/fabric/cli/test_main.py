@@ -65,7 +65,7 @@ def daemon(folder: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def run_once(folder: Path) -> tuple[int, str, str]:
@@ -197,7 +197,7 @@ def test_the_daemon_says_ready_answers_and_ends_on_sigterm(
         assert fabric("deliver", str(record), "--dir", str(folder)) == 1
         assert "GS-NOLOG" in capsys.readouterr().err
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
         assert process.returncode == 0
         lines = [json.loads(line) for line in log.splitlines()]
         assert any("listens at" in line["message"] and line["level"] == "info" for line in lines)

@@ -325,7 +325,7 @@ def test_a_nat_that_forgets_does_not_end_the_session(listener: str) -> None:
 @engines
 def test_silence_is_noticed(engines: tuple[str, str]) -> None:
     async def main() -> None:
-        carrier = CarrierConfig(idle_timeout_s=0.6)
+        carrier = CarrierConfig(idle_timeout_s=1.5)
         async with (
             await bind(1, engine=engines[0], carrier=carrier) as a,
             await bind(2, engine=engines[1], carrier=carrier) as b,

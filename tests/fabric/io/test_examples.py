@@ -20,5 +20,5 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = runpy.run_path(str(EXAMPLES / name))
-    run(module["main"], timeout_s=60)
+    run(module["main"], timeout_s=90)
     assert capsys.readouterr().out.count("\n") >= 2

@@ -188,7 +188,7 @@ def test_a_live_stream_goes_on_by_the_other_relay(
             await writing.check()
             assert stream.switches == 1
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 @both_engines
@@ -205,7 +205,7 @@ def test_a_lossy_path_is_no_reason_to_leave_it(engine: str) -> None:
             assert stream.route is not None
             assert stream.route.route_id == "r-2"
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 def test_a_process_that_was_away_blames_no_route() -> None:
@@ -220,7 +220,7 @@ def test_a_process_that_was_away_blames_no_route() -> None:
             await writing.check()
             assert stream.switches == 0
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 def test_an_idle_stream_finds_the_silence_by_pings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_without_another_way_a_stream_stays_and_goes_on_after_the_silence() -> N
             await writing.until_acknowledged()
             await writing.check()
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 @both_engines
@@ -274,4 +274,4 @@ def test_a_neighbour_that_fell_silent_is_dialed_anew(engine: str) -> None:
             assert connection.given_up
             await writing.check()
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)

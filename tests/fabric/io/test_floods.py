@@ -110,7 +110,7 @@ def test_a_flood_of_news_ends_the_session(kind: str, engine: str) -> None:
             assert found.hostile.code == "frame_flood"
             assert found.node.totals.closed["frame_flood"] == 1
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 # -- streams --
@@ -151,7 +151,7 @@ def test_streams_opened_and_reset_in_a_loop_are_slowed(engine: str, monkeypatch:
             assert 100 <= judged <= 100 + limits.SESSION_OPENS_PER_S * took
             assert hostile.code == ""
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 @both_engines
@@ -212,7 +212,7 @@ def test_a_hole_that_is_filled_at_last_leaves_turns_to_others(engine: str) -> No
             await until(lambda: sum(parts) > 2 * MIB)
             assert max(parts) <= max(limits.SESSION_INPUT_BYTES, 128 * limits.CARRIER_DATAGRAM_BYTES)
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 @both_engines
@@ -312,7 +312,7 @@ def test_datagrams_that_nobody_reads_are_dropped(engine: str) -> None:
             assert found.node.memory.held_by(other.identity.node_id) == end.machine.readable
             stream.reset()
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 @both_engines

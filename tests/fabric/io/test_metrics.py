@@ -87,7 +87,7 @@ def test_a_node_tells_what_it_measures(tmp_path: Path) -> None:
             assert len(json.dumps(beat)) < limits.HEARTBEAT_BYTES
         server.close()
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 def test_the_port_answers_one_path() -> None:

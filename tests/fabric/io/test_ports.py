@@ -82,7 +82,7 @@ def test_a_transfer_goes_on_when_the_dialers_address_goes(engines: tuple[str, st
             assert await connection.ping() > 0
             assert met[0].remote == kept, "the new address was proved, and is used"
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 def test_sessions_accepted_at_an_address_end_with_it() -> None:
@@ -176,7 +176,7 @@ def test_a_link_that_carries_less_is_found_and_one_that_shrinks_is_survived(
             assert await send_and_hash(connection, 300_000, TrafficClass.BULK)
             assert connection.carrier.datagram_bytes() <= 1250
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the socket's error queue is Linux's")

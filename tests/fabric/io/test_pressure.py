@@ -63,7 +63,7 @@ def test_mixed_load_presses_bulk_and_passes() -> None:
             assert watch.current.history[-1].level == "nominal"
             await urgent.aclose()
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 def test_a_pressed_node_tells_its_neighbours_and_their_bulk_still_arrives() -> None:
@@ -77,7 +77,7 @@ def test_a_pressed_node_tells_its_neighbours_and_their_bulk_still_arrives() -> N
             # Longer than every window, so that it comes to a stop if credit ever does.
             assert await send_and_hash(connection, 24 * MIB, TrafficClass.BULK)
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 def test_what_waits_for_a_carrier_is_critical_and_going_on_is_observed() -> None:

@@ -352,4 +352,4 @@ def test_relayed_streams_survive_a_lossy_hop() -> None:
                 await net.send(400_000)
                 assert link.lost > 0
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)

@@ -47,7 +47,7 @@ def test_a_stream_goes_on_when_its_session_is_gone(engines: tuple[str, str]) -> 
             assert stream.connection is not connection
             await stream.aclose()
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 def test_readers_and_writers_just_wait_and_the_service_is_called_once() -> None:

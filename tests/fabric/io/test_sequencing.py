@@ -187,7 +187,7 @@ def test_a_slow_witness_does_not_hold_up_the_next_head(tmp_path: Path) -> None:
             for data in leases(cluster, 3):
                 result = await sequencing.submit(data)
                 assert result.log_index is not None
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(40):
                     await sequencing.wait_final(result.log_index)
 
     run(main)

@@ -78,4 +78,4 @@ def test_an_echo_is_for_approved_nodes_alone(tmp_path: Path) -> None:
                 with pytest.raises(StreamError, match="not_approved"):
                     await connection.open(SERVICE, TrafficClass.INTERACTIVE)
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)

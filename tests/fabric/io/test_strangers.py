@@ -178,7 +178,7 @@ def test_half_open_connections_end_by_themselves(listener: str) -> None:
                 stranger.send(data)
             await until(lambda: b.half_open == 1)
             await until(lambda: b.half_open == 0)
-            await until(lambda: not b._table._cids, timeout_s=5)
+            await until(lambda: not b._table._cids)
             assert b._table.by_cid == {}
             assert b._timers == {}
             stranger.close()

@@ -344,7 +344,7 @@ def test_streams_survive_loss_jitter_and_duplicates(engines: tuple[str, str], se
             assert link.lost > 0
             assert link.duplicated > 0
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 @pytest.mark.parametrize("listener", ["qh3", "aioquic"])

@@ -111,7 +111,7 @@ def test_a_revocation_that_the_log_refuses_lets_the_node_back_in(tmp_path: Path)
         await act_and_undo(farm, revocation, lambda node: node.snapshot.revoked(PHONE), check)
         assert status(farm.nodes["home-1"])["unlogged"]["revoked_nodes"] == []
         # The phone is as welcome as before: a session comes up again without anybody's help.
-        await until(lambda: any(PHONE in farm.nodes[n].peers.sessions() for n in OTHERS), timeout_s=20)
+        await until(lambda: any(PHONE in farm.nodes[n].peers.sessions() for n in OTHERS), timeout_s=40)
 
     scenario(tmp_path, "qh3", play)
 

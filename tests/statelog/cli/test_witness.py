@@ -36,7 +36,7 @@ def test_a_witness_process_cosigns_and_remembers(farm: Farm, tmp_path: Path) -> 
             body = request_body(farm.cluster, 0, size)
             answer = httpx.post(f"{url}/add-checkpoint", content=body, verify=site.tls())
             process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=60)
         assert answer.status_code == status, errors
         assert process.returncode in (0, -signal.SIGTERM), errors
         assert "Traceback" not in errors, errors

@@ -29,7 +29,7 @@ def play(tmp_path: Path, script: Callable[[Farm], Awaitable[None]]) -> None:
             await farm.begin(NAMES)
             await script(farm)
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 async def read_out(stream: Stream) -> None:

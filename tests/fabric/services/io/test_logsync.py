@@ -31,7 +31,7 @@ def play(tmp_path: Path, script: Callable[[Farm, Connection], Awaitable[None]]) 
             async with stranger(farm, "home-1") as session:
                 await script(farm, session)
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 async def channel(session: Connection) -> Channel[Message]:

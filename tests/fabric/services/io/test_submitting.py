@@ -165,7 +165,7 @@ def test_the_service_answers_pending_then_final_and_refusals_by_code(tmp_path: P
                 final = await submit(session, encode(good), until_final=True)
                 assert final == Result("final", record_id_of(good), index)
 
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
 
 
 def test_one_peers_records_are_rationed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,4 +186,4 @@ def test_one_peers_records_are_rationed(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(limits, "SUBMIT_BURST", 2)
     monkeypatch.setattr(limits, "SUBMIT_PER_S", 0.001)
-    run(main, timeout_s=60)
+    run(main, timeout_s=90)
