@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import itertools
 import json
 import os
 import subprocess
@@ -120,23 +119,21 @@ async def node(options: argparse.Namespace) -> None:
     if options.core >= 0:
         os.sched_setaffinity(0, {options.core})
     words = await _words()
-    worker, batches = Worker("admission"), _batches(options.records)
+    worker, admit = Worker("admission"), _admission(options.records)
     async with await bind(options, 2, services=SERVICES) as endpoint:
         say(port=endpoint.local_address[1])
         while word := await words.get():
             if word == "admit":
                 start = time.perf_counter()
-                await worker.run(next(batches))
+                await worker.run(admit)
                 say(seconds=time.perf_counter() - start)
             else:
                 say(**usage(), sessions=len(endpoint.connections()))
     await worker.close()
 
 
-def _batches(records: int) -> Any:
-    """Calls that each admit `records` records of two signatures behind the same beginning."""
-    if not records:
-        return
+def _admission(records: int) -> Callable[[], None]:
+    """A call that admits `records` records of two signatures; they are made now, not while it runs."""
     cluster = MeasuredCluster()
     batch = list(cluster.records(records))
 
@@ -145,7 +142,7 @@ def _batches(records: int) -> Any:
         for number, record in enumerate((*cluster.beginning, *batch)):
             replay.append(frame_leaf(record, cluster.now, 1 if number else 0))
 
-    yield from itertools.repeat(admit)
+    return admit
 
 
 async def link(options: argparse.Namespace) -> None:
