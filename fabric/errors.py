@@ -76,13 +76,18 @@ CLOSE_CODES: dict[str, str] = {
     "reset_flood": "the peer makes more streams be reset than it lets us tell it of",
     "frame_flood": "the peer sends more frames about nothing than any need",
     "too_many_sessions": "the peer has newer sessions, and more than one node needs",
+    "idle": "no stream was open for a while, and nobody wants the session",
+    "evicted": "no stream was open, and others needed the place",
+    "no_room": "every session that the node may have is in use",
     "carrier_lost": "the QUIC connection is gone",
     "revoked": "the peer's node was revoked or fenced",
     **WIRE_CODES,
 }
 """Why a session can end; the text beside each is what an operator reads."""
 
-RESUMABLE_CODES = frozenset({"carrier_lost", "idle_timeout", "going_away", "too_many_sessions"})
+RESUMABLE_CODES = frozenset(
+    {"carrier_lost", "idle_timeout", "going_away", "too_many_sessions", "idle", "evicted", "no_room"}
+)
 """Ends of a session that say nothing about its streams: they may go on over another."""
 
 RESET_REASONS: dict[str, str] = {
@@ -141,7 +146,7 @@ class CloseNumber(IntEnum):
 
 def close_number(code: str) -> CloseNumber:
     """The QUIC error number for a session's close code."""
-    if code in {"done", "going_away"}:
+    if code in {"done", "going_away", "idle", "evicted"}:
         return CloseNumber.DONE
     if code in {"handshake_timeout", "idle_timeout", "slow_peer", "carrier_lost"}:
         return CloseNumber.TIMEOUT

@@ -46,6 +46,8 @@ _BY_CODE: Final[dict[str, Reason]] = {
     "slow_peer": "timeout",
     "carrier_lost": "connection_reset",
     "too_many_sessions": "capacity_limited",
+    "evicted": "capacity_limited",
+    "no_room": "capacity_limited",
     "too_many_streams": "capacity_limited",
     "connection_refused": "connection_refused",
     "no_route_to_host": "no_route_to_host",

@@ -101,6 +101,11 @@ class HopStreams:
         """Ids of live streams."""
         return tuple(self._streams)
 
+    @property
+    def in_use(self) -> bool:
+        """Whether any stream is open."""
+        return bool(self._streams)
+
     def lives(self, stream_id: int) -> bool:
         """Whether a stream is open in either direction."""
         return stream_id in self._streams

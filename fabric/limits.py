@@ -120,6 +120,19 @@ ENDPOINT_SESSIONS_PER_NODE = 8
 """Sessions of one neighbour: every bound of a session counts that often. One is used; a node that restarts
 every few seconds leaves a few behind, which fall silent."""
 
+ENDPOINT_SESSIONS = 2048
+"""Proved sessions of one endpoint. Past it idle ones make room; idle they hold some 200 MB in all. Less than
+its connections, so that a handshake has a place while sessions are full.
+"""
+
+SESSION_IDLE_TTL_S = 300.0
+"""A session without a stream that nobody wants ends after this: longer than people pause, and a new one costs
+a round trip.
+"""
+
+SESSION_IDLE_LOOKS = 10
+"""Idle sessions are looked for so many times within their time to live: a tenth late at most."""
+
 ENDPOINT_RETRY_TOKEN_LIFETIME_S = 30.0
 """A client returns a Retry token at once (RFC 9000 section 8.1.4)."""
 

@@ -185,6 +185,13 @@ class Peering:
         known = self._known.get(node_id)
         return () if known is None else known.addresses
 
+    def wants(self, node_id: str) -> bool:
+        """Whether a session with this node is to stay though nobody uses it: it matters, or they are few."""
+        known = self._known.get(node_id)
+        if self._matters(node_id) or (known is not None and known.seed):
+            return True
+        return node_id in self._connected_ids and len(self._connected_ids) <= self._wanted
+
     def snapshot(self) -> Snapshot:
         return Snapshot(
             known=len(self._known),

@@ -100,6 +100,7 @@ class Connection:
         """When something came from the peer last."""
         self.given_up = False
         """Whether the peer has been silent for too long: nothing new is begun here while it is."""
+        self._used_at = now
         self.rtt_s: float | None = None
         self.closed: asyncio.Future[str] = self._loop.create_future()
         """Done with the stable close code when the session is over; never raises."""
@@ -137,6 +138,13 @@ class Connection:
     def remote(self) -> Address:
         """Where the peer's datagrams come from now."""
         return self.carrier.remote
+
+    def idle_since(self, now: float) -> float | None:
+        """When a stream was open here last, passing ones included; None while one is."""
+        if self._session is not None and self._session.in_use:
+            self._used_at = now
+            return None
+        return self._used_at
 
     def streams(self) -> list[Stream]:
         """The end-to-end streams that begin or end here and ride on this session."""
@@ -350,6 +358,7 @@ class Connection:
         datagrams: list[tuple[bytes, Address]] = []
         moved = False
         self._path.look(now)
+        self.idle_since(now)
         for _ in range(_FLUSH_ROUNDS):
             moved = self._fill_lanes(now)
             sent = self.carrier.datagrams_to_send(now)

@@ -13,10 +13,10 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Self
 
-from fabric import limits
+from fabric import limits, sessionpolicy
 from fabric.errors import FabricError, SessionError
 from fabric.events import SessionConfig, SessionEvent
 from fabric.identity import NodeIdentity, format_quic_address, parse_quic_address
@@ -36,11 +36,14 @@ from fabric.io.totals import Totals
 from fabric.io.udp import Batching, UdpSocket
 from fabric.io.watching import Watching
 from fabric.memory import MemoryBudget
+from fabric.sessionpolicy import SessionPolicy
 from fabric.wire import OpenStream
 
 __all__ = ["Authorize", "Endpoint", "StreamHandler"]
 
 _log = logging.getLogger(__name__)
+
+DEFAULT_SESSIONS: Final = SessionPolicy()
 
 _STRANGERS: Final = "strangers"
 """Who sends what belongs to no connection yet: one queue for all of them."""
@@ -63,7 +66,7 @@ class Endpoint:
         lookup_lease: LookupLease | None = None,
         on_connection: Callable[[Connection], None] | None = None,
         retry_policy: RetryPolicy = "auto",
-        sessions_per_node: int = limits.ENDPOINT_SESSIONS_PER_NODE,
+        sessions: SessionPolicy = DEFAULT_SESSIONS,
     ) -> None:
         self.identity = identity
         self.cluster_id = cluster_id
@@ -74,7 +77,11 @@ class Endpoint:
             carrier = dataclasses.replace(carrier, probe_datagram_bytes=carrier.max_datagram_bytes)
         self._engine = load_engine(engine, identity, carrier)
         self._on_connection = on_connection
-        self._sessions_per_node = sessions_per_node
+        self._policy = sessions
+        self._sessions: dict[Connection, None] = {}
+        """Those that are ready, oldest first."""
+        self._by_node: dict[str, dict[Connection, None]] = {}
+        self._idle_look: asyncio.TimerHandle | None = None
         self._doorman = Doorman(retry_policy)
         self.counters = self._doorman.counters
         """What was refused or went wrong, by name."""
@@ -88,7 +95,7 @@ class Endpoint:
         self._turn_soon: asyncio.Handle | None = None
         self._flush_soon: asyncio.Handle | None = None
         self._ready_waiters: set[asyncio.Future[None]] = set()
-        self._closed = False
+        self._draining = self._closed = False
         self.relaying = RelayShell(self, lookup_lease)
         self.resuming = Resuming(self)
         self.watching = Watching(self)
@@ -115,15 +122,15 @@ class Endpoint:
         lookup_lease: LookupLease | None = None,
         on_connection: Callable[[Connection], None] | None = None,
         retry_policy: RetryPolicy = "auto",
-        sessions_per_node: int = limits.ENDPOINT_SESSIONS_PER_NODE,
+        sessions: SessionPolicy = DEFAULT_SESSIONS,
     ) -> Self:
         """Bind and start.
 
         `services` maps logical names to handlers; `authorize` judges each stream opened to us beside that;
         `lookup_lease` makes this node a relay and lets it be the last hop of leased routes; `on_connection`
         sees each session, dialed or accepted, when it is ready. `retry_policy` "auto" sends Retry from
-        `limits.ENDPOINT_HALF_OPEN_RETRY` half-open connections on; of one neighbour's sessions the newest
-        `sessions_per_node` stay. `SocketError` when the address is taken.
+        `limits.ENDPOINT_HALF_OPEN_RETRY` half-open connections on; `sessions` says which sessions stay.
+        `SocketError` when the address is taken.
         """
         udp = UdpSocket(host, port, batching=batching)
         try:
@@ -139,7 +146,7 @@ class Endpoint:
                 lookup_lease=lookup_lease,
                 on_connection=on_connection,
                 retry_policy=retry_policy,
-                sessions_per_node=sessions_per_node,
+                sessions=sessions,
             )
         except BaseException:
             udp.close()
@@ -199,8 +206,8 @@ class Endpoint:
         return connection
 
     def _require_open(self) -> None:
-        if self._closed:
-            raise FabricError("carrier_closed", "the endpoint is closed")
+        if self._draining or self._closed:
+            raise FabricError("carrier_closed", "the endpoint is closed, or about to be")
 
     @property
     def url(self) -> str:
@@ -209,7 +216,7 @@ class Endpoint:
 
     def connections(self) -> list[Connection]:
         """Sessions that are ready now."""
-        return [connection for connection in self._table.connections() if connection.is_ready]
+        return [connection for connection in self._sessions if connection.is_ready]
 
     def connection_to(self, node_id: str) -> Connection | None:
         """The session to use for a neighbour: not draining nor silent, and the one that stays of two."""
@@ -250,6 +257,12 @@ class Endpoint:
         """Inbound connections whose peer is not proved yet."""
         return self._doorman.half_open
 
+    def drain(self) -> None:
+        """Say GOAWAY to every neighbour, and take and begin no more sessions."""
+        self._draining = True
+        for connection in self.connections():
+            connection.goaway()
+
     async def aclose(self, code: str = "done") -> None:
         """Close every session, cancel the services' tasks and close the socket. Idempotent."""
         if self._closed:
@@ -264,7 +277,7 @@ class Endpoint:
         for handle in (self._flush_soon, self._turn_soon):
             if handle is not None:
                 handle.cancel()
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *filter(None, (self._idle_look,))):
             timer.cancel()
         self._timers.clear()
         self.relaying.close()
@@ -292,19 +305,22 @@ class Endpoint:
     def connection_ready(self, connection: Connection) -> None:
         """A peer is proved: settle with a session dialed at the same moment, and tell who waits."""
         self._doorman.proved(connection)
-        for other in self._table.connections():
-            if (
-                other is not connection
-                and other.is_ready
-                and other.peer_node_id == connection.peer_node_id
-                and other.is_dialer != connection.is_dialer
-            ):
+        self._sessions[connection] = None
+        self._by_node.setdefault(connection.peer_node_id, {})[connection] = None
+        for other in self._sessions_of(connection.peer_node_id):
+            if other.is_dialer != connection.is_dialer:
                 # Both ends dialed at once, and both judge alike which one goes.
                 going = connection if self._stays(other) else other
                 going.goaway()
                 going.leave()
-        for other in self._sessions_of(connection.peer_node_id)[: -self._sessions_per_node]:
+        for other in self._sessions_of(connection.peer_node_id)[: -self._policy.per_node]:
             other.lose("too_many_sessions")
+        if len(self._sessions) > self._policy.total:
+            self._make_room(connection)
+            if not connection.is_ready:
+                return
+        if self._idle_look is None:
+            self._look_soon()
         self.relaying.ready(connection)
         for waiter in self._ready_waiters:
             if not waiter.done():
@@ -317,6 +333,12 @@ class Endpoint:
         """A session is over."""
         self.totals.end(connection, connection.closed.result())
         self._doorman.proved(connection)
+        if connection in self._sessions:
+            del self._sessions[connection]
+            neighbour = self._by_node[connection.peer_node_id]
+            del neighbour[connection]
+            if not neighbour:
+                del self._by_node[connection.peer_node_id]
 
     def relayed(self, connection: Connection, now: float, event: SessionEvent) -> bool:
         """Offer an event to the relay; whether it was about a stream that only passes through."""
@@ -436,7 +458,7 @@ class Endpoint:
         known = self._table.by_cid.get(header.destination_cid)
         if known is not None:
             return known
-        if self._closed or len(self._table) >= limits.ENDPOINT_CONNECTIONS:
+        if self._draining or self._closed or len(self._table) >= limits.ENDPOINT_CONNECTIONS:
             return None
         verdict = self._doorman.judge(header, len(data), addr, now)
         if isinstance(verdict, Answer):
@@ -533,6 +555,36 @@ class Endpoint:
         self._table.refresh(connection)
         self.connection_dirty(connection)
 
+    # -- sessions that nobody uses ---------------------------------------------------------------------
+
+    def _look_soon(self) -> None:
+        self._idle_look = self._loop.call_later(
+            self._policy.idle_ttl_s / limits.SESSION_IDLE_LOOKS, self._end_idle
+        )
+
+    def _end_idle(self) -> None:
+        """End what was idle for long; look again while there are sessions."""
+        self._idle_look = None
+        for connection in sessionpolicy.expired(self._idle(), self.now(), self._policy.idle_ttl_s):
+            connection.lose("idle")
+        if self._sessions and not self._closed:
+            self._look_soon()
+
+    def _make_room(self, newcomer: Connection) -> None:
+        """There is one session too many: the idle one that matters least ends, or else the new one."""
+        going = sessionpolicy.victim(one for one in self._idle() if one.session is not newcomer)
+        if going is None:
+            newcomer.close("no_room")
+        else:
+            going.lose("evicted")
+
+    def _idle(self) -> Iterator[sessionpolicy.Idle[Connection]]:
+        now, standing = self.now(), self._policy.standing
+        for connection in self.connections():
+            since = connection.idle_since(now)
+            if since is not None:
+                yield sessionpolicy.Idle(connection, since, standing(connection.peer_node_id))
+
     # -- the rest --------------------------------------------------------------------------------------
 
     def _stays(self, connection: Connection) -> bool:
@@ -541,7 +593,7 @@ class Endpoint:
 
     def _sessions_of(self, node_id: str) -> list[Connection]:
         """Sessions with a neighbour, oldest first."""
-        return [one for one in self.connections() if one.peer_node_id == node_id]
+        return [one for one in self._by_node.get(node_id, ()) if one.is_ready]
 
     async def _session_with(self, node_id: str) -> Connection:
         """The session with a neighbour, once there is one."""

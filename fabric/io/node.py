@@ -58,6 +58,7 @@ from fabric.services.io.submitting import Forwarder, SubmitServer, submit
 from fabric.services.io.witnessing import WitnessService, ask, leaves_for
 from fabric.services.submit import ELSEWHERE, Result
 from fabric.session import SessionConfig
+from fabric.sessionpolicy import SessionPolicy, Standing
 from projections.snapshot import Snapshot
 from statelog.errors import Refused, StatelogError, UsageError
 from statelog.io.doorbell import Doorbell, ring
@@ -211,8 +212,7 @@ class Node:
         """Say GOAWAY, end what runs, close sessions and store."""
         self._closing = True
         self.follower.close()
-        for connection in self.endpoint.connections():
-            connection.goaway()
+        self.endpoint.drain()
         for timer in self._timers:
             timer.cancel()
         if self._promoter_timer is not None:
@@ -318,6 +318,7 @@ class Node:
             authorize=self._authorize,
             lookup_lease=self._lookup_lease,
             on_connection=self.peers.on_connection,
+            sessions=SessionPolicy(standing=self._standing),
         )
 
     # -- who may do what -------------------------------------------------------------------------------------
@@ -332,6 +333,12 @@ class Node:
             return None
         self.counters["refused_not_approved"] += 1
         return "not_approved"
+
+    def _standing(self, node_id: str) -> Standing:
+        """What a neighbour is to this node, when sessions have to end that nobody uses."""
+        if self.peers.machine.wants(node_id):
+            return Standing.WANTED
+        return Standing.KNOWN if self.snapshot.approved(node_id, self.clock()) else Standing.STRANGER
 
     def _lookup_lease(self, route_id: str) -> Lease | None:
         """A lease for the relay, and for streams that end here. Between the ends only a relay may stand."""

@@ -25,6 +25,7 @@ from fabric.io.endpoint import Endpoint
 from fabric.io.engines import CarrierConfig
 from fabric.io.streams import Stream
 from fabric.io.worker import Worker
+from fabric.sessionpolicy import SessionPolicy
 from ops.benchmarks.cluster import MeasuredCluster
 from statelog.leaf import frame_leaf
 from statelog.replay import Replay
@@ -308,7 +309,7 @@ async def bind(options: argparse.Namespace, number: int, **more: Any) -> Endpoin
         CLUSTER,
         engine=options.engine,
         carrier=carrier,
-        sessions_per_node=ONE_KEY_FOR_ALL,
+        sessions=SessionPolicy(per_node=ONE_KEY_FOR_ALL),
         **more,
     )
 

@@ -169,3 +169,14 @@ def test_which_of_many_is_dialed_differs_from_node_to_node() -> None:
             made.handle(0.0, Learn(node(i), (at(i),)))
         chosen.update(dials(made.handle(1.0, Disconnected(node(99)))))
     assert len(chosen) > 3
+
+
+def test_neighbours_are_wanted_while_they_are_few_and_those_that_matter_always() -> None:
+    made = peering(wanted=2)
+    made.handle(0.0, Learn(node(1), (at(1),), seed=True))
+    made.handle(0.0, Keep((node(2),)))
+    for i in range(1, 4):
+        made.handle(0.0, Connected(node(i)))
+    assert [made.wants(node(i)) for i in range(1, 5)] == [True, True, False, False]
+    made.handle(1.0, Disconnected(node(1)))
+    assert made.wants(node(3))

@@ -19,6 +19,7 @@ from fabric.io.endpoint import Endpoint
 from fabric.io.streams import Stream
 from fabric.lanes import CONTROL_LANE, LaneKey
 from fabric.memory import MemoryBudget
+from fabric.sessionpolicy import SessionPolicy
 from fabric.wire import FrameType
 from tests.fabric.io.test_relaying import network
 from tests.fabric.test_floods import NEWS
@@ -319,7 +320,7 @@ def test_datagrams_that_nobody_reads_are_dropped(engine: str) -> None:
 def test_a_neighbour_has_a_few_sessions_and_the_newest_stay(engine: str) -> None:
     async def main() -> None:
         async with (
-            await bind(2, engine=engine, services=ALL, sessions_per_node=3) as node,
+            await bind(2, engine=engine, services=ALL, sessions=SessionPolicy(per_node=3)) as node,
             await bind(3, engine=engine) as other,
         ):
             url, peer = node.url, node.identity.node_id
