@@ -115,11 +115,24 @@ class SplitViewModel(Model):
     seen_at: str
 
 
+class RollbackModel(Model):
+    """A replica that had shown `earlier_note`, and then the older `note`; `over_at` once it was back."""
+
+    source: str
+    size: int
+    note: str
+    earlier_size: int
+    earlier_note: str
+    seen_at: str
+    over_at: str | None
+
+
 class EvidenceModel(Model):
-    """Who signed two things."""
+    """Who signed two things, and who went back."""
 
     equivocations: list[EquivocationModel]
     split_views: list[SplitViewModel]
+    rollbacks: list[RollbackModel]
 
 
 class StatusModel(Model):

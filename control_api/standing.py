@@ -52,21 +52,22 @@ def alarms_of(
     """The alarms of this replica, as its status shows them."""
     if cluster is None:
         return []
-    equivocations, split_views = store.evidence_counts(connection)
+    kept = store.evidence_counts(connection)
     fresh_at = final["fresh_at"]
     found = alarms(
         final_size=final["size"],
         fresh_at=None if fresh_at is None else parse_time(fresh_at),
         max_age_s=cluster["max_checkpoint_age_s"],
         now=now,
-        equivocations=equivocations,
-        split_views=split_views,
+        **kept._asdict(),
     )
     return [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found]
 
 
 def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
-    """Who signed two things: records of one subject and epoch, and heads that no single history has."""
+    """Who signed two things, records of one subject and epoch or heads that no single history has; and which
+    replicas went back.
+    """
     return {
         "equivocations": [
             {
@@ -91,5 +92,17 @@ def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
                 "seen_at": format_time(one.seen_at),
             }
             for one in store.split_views(connection)
+        ],
+        "rollbacks": [
+            {
+                "source": one.source,
+                "size": one.size,
+                "note": one.found.later.decode(),
+                "earlier_size": one.earlier_size,
+                "earlier_note": one.found.earlier.decode(),
+                "seen_at": format_time(one.seen_at),
+                "over_at": None if one.over_at is None else format_time(one.over_at),
+            }
+            for one in store.rollbacks(connection)
         ],
     }

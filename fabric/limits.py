@@ -304,6 +304,9 @@ met within minutes."""
 HEADS_TIMEOUT_S = 10.0
 """For one exchange of heads: a few kilobytes each way."""
 
+HEADS_SHOWN = 1024
+"""Peers whose largest head is remembered, so that one which goes back is found out: a kilobyte each."""
+
 HEADS_NEWER = 64
 """Heads beyond this node's own that are kept to be compared later, one a peer: 4 MiB at most."""
 

@@ -1,4 +1,5 @@
-"""What every view of a replica must say aloud: a stale head, and proof that somebody said two things.
+"""What every view of a replica must say aloud: a stale head, and proof that somebody said two things, or less
+than before.
 
 An alarm is a finding. It stops nothing by itself: a node goes on with what it knows, and never silently.
 """
@@ -24,6 +25,7 @@ def alarms(
     now: float,
     equivocations: int = 0,
     split_views: int = 0,
+    rollbacks: int = 0,
 ) -> list[Finding]:
     """The alarms of a log that stands at `final_size`; the counts are of the evidence that is kept."""
     found: list[Finding] = []
@@ -34,6 +36,9 @@ def alarms(
     if split_views:
         sentence = "the log has shown two histories; `statelog evidence` has both signed heads"
         found.append(Finding("SL-SPLIT", sentence, "", "0", str(split_views)))
+    if rollbacks:
+        sentence = "replicas show older heads than they did before; `statelog evidence` has both of each"
+        found.append(Finding("SL-ROLLBACK", sentence, "", "0", str(rollbacks)))
     if equivocations:
         sentence = "a quorum signed two records of one subject and epoch; `statelog evidence` has both"
         found.append(Finding("SL-EQUIVOCATION", sentence, "", "0", str(equivocations)))

@@ -28,6 +28,7 @@ from statelog.audit_store import (
     check_file,
     check_head,
     check_nodes,
+    check_rollbacks,
     check_roots,
     check_split_views,
 )
@@ -403,6 +404,7 @@ class _Audit:
                 *check_file(self.stored),
                 *(check_evidence(self.stored, self.replay) if self.replay.log == AUTHORITY_LOG else ()),
                 *check_split_views(self.stored, self.replay),
+                *check_rollbacks(self.stored, self.replay),
             ):
                 self._found(finding)
         if self.hashed is not None:

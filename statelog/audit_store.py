@@ -18,6 +18,7 @@ from statelog.merkle import node_hash
 from statelog.note import parse_signature_line
 from statelog.records import KINDS
 from statelog.replay import Replay
+from statelog.rollback import Rollback, check_rollback
 from statelog.splitview import SplitView, check_split_view
 
 
@@ -71,6 +72,16 @@ class StoredSplitView:
     found: SplitView
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRollback:
+    """A kept rollback, and the sizes that the row's own columns give."""
+
+    source: str
+    size: int
+    earlier_size: int
+    found: Rollback
+
+
 @runtime_checkable
 class StoredLog(Protocol):
     """A source that is a database: it also has what was computed when the entries were stored."""
@@ -109,6 +120,10 @@ class StoredLog(Protocol):
 
     def split_views(self) -> Iterator[StoredSplitView]:
         """The kept split views, by size."""
+        ...
+
+    def rollbacks(self) -> Iterator[StoredRollback]:
+        """The kept rollbacks, by when they were seen."""
         ...
 
 
@@ -328,6 +343,22 @@ def check_split_views(stored: StoredLog, replay: Replay) -> Iterator[Finding]:
         sentence = f"the signed head of {smaller.size} contradicts the signed head of {larger.size}"
         index = max(smaller.size - 1, 0)
         yield Finding("SL-SPLIT", sentence, path, item.found.root.hex(), smaller.root.hex(), index)
+
+
+def check_rollbacks(stored: StoredLog, replay: Replay) -> Iterator[Finding]:
+    """A rollback is the fault of the replica that it names and not found here, unless it shows nothing."""
+    keys = [*replay.sequencer_keys(), *replay.past_sequencer_keys()]
+    for item in stored.rollbacks():
+        path = f"rollback[{item.source[:16]}]"
+        try:
+            earlier, later = check_rollback(item.found, keys)
+        except Refused as error:
+            yield error.finding.under(path)
+            continue
+        if (earlier.size, later.size) != (item.earlier_size, item.size):
+            sentence = "the kept rollback is another than the row says"
+            expected, found = f"{item.earlier_size} {item.size}", f"{earlier.size} {later.size}"
+            yield Finding("SL-EVIDENCE", sentence, path, expected, found)
 
 
 def subject_of(data: bytes) -> tuple[str, ...]:

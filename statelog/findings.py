@@ -101,6 +101,7 @@ CODES: Final[dict[str, str]] = {
     "SL-FOLD": "A snapshot does not say what a fresh fold of the log says.",
     "SL-EVIDENCE": "A kept piece of evidence does not prove what it claims.",
     "SL-SPLIT": "Two signed heads prove that the log has shown two histories.",
+    "SL-ROLLBACK": "A replica that had shown a final head shows an older one.",
     "SL-FRESHNESS": "The final head is older than the descriptor allows: a freeze, or witnesses are missing.",
     "SL-PROOF": "A proof is malformed, or does not lead from what it proves to a head.",
     "SL-KEYFILE": "A key file is malformed, was edited, or asks for more than opening it may cost.",

@@ -529,7 +529,8 @@ class Node:
     async def _compare(self, connection: Connection) -> None:
         """Exchange heads with a peer: two histories are found out where two of their readers meet."""
         try:
-            await self.sync_client.compare(connection)
+            for client in list(self.sync_clients.values()):
+                await client.compare(connection)
         except (FabricError, Refused, TimeoutError) as error:
             self.counters["heads_not_compared"] += 1
             _log.info("no heads exchanged with node %s: %s", connection.peer_node_id[:12], error)

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from fabric import limits
 from fabric.io.ahead import RecordsAhead, logged
+from fabric.io.heads import Heads, Shown
 from fabric.io.heldlog import HeldLog
 from fabric.io.updates import NO_NEWS, LogStatus, News, ReplicaError, Update
 from fabric.sync import Batch, Cosigned, Intake, Message
@@ -32,7 +32,7 @@ from statelog import admission, canonical
 from statelog.checkpoint import parse_signed_checkpoint
 from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.finality import final_cosignatures
-from statelog.io.comparing import Relation, compare_head
+from statelog.io.comparing import Relation
 from statelog.io.database import open_database
 from statelog.io.store import Head, Store, StoredCosignature
 from statelog.limits import SAVED_FOLD_ENTRIES
@@ -76,7 +76,7 @@ class Replica(RecordsAhead):
         self._version = 0
         self.counters: dict[str, int] = {"batches": 0, "entries": 0, "reloads": 0}
         self._fresh_at: dict[str, int | None] = {}
-        self._newer: dict[str, bytes] = {}  # heads beyond our own, the newest of each peer that showed one
+        self._heads = Heads(clock, self.counters)
 
     # -- opening --
 
@@ -102,6 +102,7 @@ class Replica(RecordsAhead):
         self._restore(AUTHORITY_LOG)
         for log in self.logs()[1:]:
             self._restore(log)
+        self._heads.restore(map(self.held, self.logs()))
         self.live = read_live(self.engine, now)
         for row in self.store.ahead_records():
             self._restore_ahead(row)
@@ -204,30 +205,22 @@ class Replica(RecordsAhead):
         cosigned = final_cosignatures(parsed, self.final.state.witnesses)
         return checkpoint.size if cosigned.met else 0
 
-    def compare_head(self, note: bytes, peer: str) -> Relation:
-        """Look whether a head that `peer` shows fits this node's log, at once or when the log is that long.
+    def shown(self, peer: str, log: str = AUTHORITY_LOG) -> Shown | None:
+        """The largest head that `peer` has shown of a log (`Heads.shown`)."""
+        return self._heads.shown(peer, log)
 
-        Raises Refused for what is no head at all, SourceUnreadable for our own store.
-        """
-        if not self.final.size:
-            return Relation.NEWER
-        before = self._evidence_counts
-        relation = compare_head(self.store, self.final, note, peer, int(self._clock()))
-        self.counters[f"heads_{relation}"] = self.counters.get(f"heads_{relation}", 0) + 1
-        self._newer.pop(peer, None)
-        if relation is Relation.NEWER:
-            if len(self._newer) >= limits.HEADS_NEWER:
-                self._newer.pop(next(iter(self._newer)))
-            self._newer[peer] = note
-        elif relation is Relation.SPLIT and self.store.evidence_counts() != before:
+    def compare_head(
+        self, note: bytes, peer: str, log: str = AUTHORITY_LOG, *, after: Shown | None = None
+    ) -> Relation:
+        """Look whether a head that `peer` shows fits this node's log (`Heads.compare`)."""
+        relation, changed = self._heads.compare(self.held(log), note, peer, after)
+        if changed:
             self._publish(self._update())
         return relation
 
     def _compare_newer(self) -> None:
-        """The log is longer now: heads that were beyond it may be compared."""
-        for peer, note in list(self._newer.items()):
-            if parse_signed_checkpoint(note)[0].size <= self.final.size:
-                self.compare_head(note, peer)
+        if self._heads.compare_newer(self.held):
+            self._publish(self._update())
 
     def _store(self, held: HeldLog, batch: Batch) -> None:
         facts = [fact_of_entry(entry, held.name) for entry in batch.entries]
@@ -369,14 +362,11 @@ class Replica(RecordsAhead):
 
     # -- updates --
 
-    _evidence_counts = (0, 0)
-
     def _update(self, news: News = NO_NEWS) -> Update:
         """What is stored and folded now; not inside a transaction, which others cannot see into."""
         self._version += 1
         if not self.final.size:
             return Update(self.live.snapshot, None, news, self._version)
-        self._evidence_counts = self.store.evidence_counts()
         law, *others = (self._status(log) for log in self.logs())
         return Update(self.live.snapshot, law, news, self._version, tuple(others))
 
@@ -394,6 +384,5 @@ class Replica(RecordsAhead):
             fresh_at=self._fresh_at[log],
             max_age_s=descriptor.max_checkpoint_age_s,
             sequencers=() if term is None else tuple(one.node_id for one in term.sequencers),
-            equivocations=self._evidence_counts[0],
-            split_views=self._evidence_counts[1],
+            evidence=held.store.evidence_counts(),
         )

@@ -18,6 +18,7 @@ from fabric.pressure import Pressure
 from projections.model import RegistryRecord
 from projections.snapshot import Snapshot
 from statelog.alarms import is_stale
+from statelog.io.working import EvidenceCounts
 
 SCHEMA = "fabric.status.v1"
 
@@ -96,8 +97,7 @@ def _log(node: Node, now: float) -> dict[str, Any]:
         "age_s": None,
         "max_age_s": None,
         "stale": None,
-        "equivocations": 0,
-        "split_views": 0,
+        **EvidenceCounts()._asdict(),
         "source": node.sync_client.sources.main,
         "followers": len(node.sync_server.followers),
         "ahead": len(node.snapshot.ahead.nodes) + len(node.snapshot.ahead.fences),
@@ -116,8 +116,7 @@ def _log(node: Node, now: float) -> dict[str, Any]:
             "age_s": None if age is None else round(age, 1),
             "max_age_s": log.max_age_s,
             "stale": is_stale(log.fresh_at, log.max_age_s, now),
-            "equivocations": log.equivocations,
-            "split_views": log.split_views,
+            **log.evidence._asdict(),
         }
     body["partitions"] = [_partition(node, one) for one in node.update.partitions]
     if node.witness is not None:

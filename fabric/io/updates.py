@@ -10,6 +10,7 @@ from projections.registry import StatusChange
 from projections.snapshot import Snapshot
 from statelog.alarms import alarms
 from statelog.findings import Finding
+from statelog.io.working import EvidenceCounts
 
 
 class ReplicaError(FabricError):
@@ -29,7 +30,7 @@ class Logged:
 class LogStatus:
     """Where this node's log is. Times are Unix seconds; `fresh_at` counts the head's age.
 
-    `equivocations` and `split_views` count the evidence that is kept.
+    `evidence` counts what is kept of it.
     """
 
     origin: str
@@ -40,8 +41,7 @@ class LogStatus:
     fresh_at: int | None
     max_age_s: int
     sequencers: tuple[str, ...]
-    equivocations: int = 0
-    split_views: int = 0
+    evidence: EvidenceCounts
 
     @property
     def log(self) -> str:
@@ -55,8 +55,7 @@ class LogStatus:
             fresh_at=self.fresh_at,
             max_age_s=self.max_age_s,
             now=now,
-            equivocations=self.equivocations,
-            split_views=self.split_views,
+            **self.evidence._asdict(),
         )
 
 

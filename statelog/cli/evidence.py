@@ -12,7 +12,7 @@ from statelog.cli.common import Form, OutputOption, RootOption, StoreOption, pri
 from statelog.cli.opened import opened
 from statelog.errors import UsageError
 from statelog.io.files import write_new
-from statelog.io.working import Evidence, KeptSplitView
+from statelog.io.working import Evidence, KeptRollback, KeptSplitView
 from statelog.signing import encode_base64
 from statelog.times import format_time
 from statelog.wording import short
@@ -32,7 +32,7 @@ def evidence(
 
     Equivocation: two rightly signed records of one subject and epoch. Split view: two signed heads that no
     single history has, with the root and the consistency proof that show it (RFC 6962). `statelog verify`
-    checks both.
+    checks both. Rollback: a replica that had shown a final head, and then an older one.
 
     Examples:
 
@@ -43,13 +43,14 @@ def evidence(
     with opened(store, root) as log_:
         records = list(log_.store.evidence())
         views = log_.store.split_views()
+        backs = log_.store.rollbacks()
     if out is not None:
-        _export(out, records, views)
+        _export(out, records, views, backs)
     if output is Form.JSON:
-        print_json(_document(records, views, out))
+        print_json(_document(records, views, backs, out))
         return
-    if not records and not views:
-        say("nothing: nobody is known to have signed two things")
+    if not records and not views and not backs:
+        say("nothing: nobody is known to have signed two things, or to have gone back")
     if records:
         say("equivocation")
         print_table(
@@ -72,11 +73,28 @@ def evidence(
                 for one in views
             ),
         )
+    if backs:
+        say("rollbacks")
+        print_table(
+            ("shown by", "showed", "then", "seen", "back"),
+            (
+                (
+                    short(one.source),
+                    one.earlier_size,
+                    one.size,
+                    format_time(one.seen_at),
+                    "not yet" if one.over_at is None else format_time(one.over_at),
+                )
+                for one in backs
+            ),
+        )
     if out is not None:
         say(f"written to {out}")
 
 
-def _document(records: list[Evidence], views: list[KeptSplitView], out: Path | None) -> dict[str, Any]:
+def _document(
+    records: list[Evidence], views: list[KeptSplitView], backs: list[KeptRollback], out: Path | None
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "equivocations": [
@@ -103,6 +121,18 @@ def _document(records: list[Evidence], views: list[KeptSplitView], out: Path | N
             }
             for one in views
         ],
+        "rollbacks": [
+            {
+                "source": one.source,
+                "size": one.size,
+                "note": one.found.later.decode("utf-8", "replace"),
+                "earlier_size": one.earlier_size,
+                "earlier_note": one.found.earlier.decode("utf-8", "replace"),
+                "seen_at": format_time(one.seen_at),
+                "over_at": None if one.over_at is None else format_time(one.over_at),
+            }
+            for one in backs
+        ],
         "folder": None if out is None else str(out),
     }
 
@@ -114,8 +144,10 @@ def _readable(data: bytes) -> Any:
         return data.decode("utf-8", "replace")
 
 
-def _export(out: Path, records: list[Evidence], views: list[KeptSplitView]) -> None:
-    """One file a record, and for a split view both notes and the proof between them, as bytes."""
+def _export(
+    out: Path, records: list[Evidence], views: list[KeptSplitView], backs: list[KeptRollback]
+) -> None:
+    """One file a record and a note, and for a split view the proof between its two, as bytes."""
     try:
         out.mkdir(parents=True)
     except FileExistsError as error:
@@ -132,6 +164,10 @@ def _export(out: Path, records: list[Evidence], views: list[KeptSplitView]) -> N
         lines = [f"old {view.size}", encode_base64(view.found.root)]
         lines += [encode_base64(item) for item in view.found.proof]
         write_new(out / f"{stem}-proof.txt", "".join(f"{line}\n" for line in lines).encode(), 0o644)
+    for number, back in enumerate(backs):
+        stem = f"rollback-{number:03}-{back.earlier_size}-{back.size}"
+        write_new(out / f"{stem}-earlier.note", back.found.earlier, 0o644)
+        write_new(out / f"{stem}-later.note", back.found.later, 0o644)
 
 
 def _hex(record_id: str) -> str:

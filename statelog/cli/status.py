@@ -130,14 +130,13 @@ def _facts(log_: Opened) -> dict[str, Any]:
     state, head = log_.replay(verify_signatures=False).state, log_.head
     cosigned = log_.store.cosignatures(head.final_size)
     fresh_at, at = _fresh_at(log_, state.witnesses), now()
-    equivocations, split_views = log_.store.evidence_counts()
+    kept = log_.store.evidence_counts()
     found = alarms(
         final_size=head.final_size,
         fresh_at=fresh_at,
         max_age_s=state.descriptor.max_checkpoint_age_s,
         now=at,
-        equivocations=equivocations,
-        split_views=split_views,
+        **kept._asdict(),
     )
     return {
         "cluster_id": state.cluster_id,
@@ -155,8 +154,7 @@ def _facts(log_: Opened) -> dict[str, Any]:
         "checkpoint_age_s": None if fresh_at is None else max(0, at - fresh_at),
         "max_checkpoint_age_s": state.descriptor.max_checkpoint_age_s,
         "stale": is_stale(fresh_at, state.descriptor.max_checkpoint_age_s, at),
-        "equivocations": equivocations,
-        "split_views": split_views,
+        **kept._asdict(),
         "alarms": [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found],
         "descriptor_epoch": state.descriptor.epoch,
         "descriptor_expires_at": format_time(state.descriptor.expires_at),

@@ -30,6 +30,7 @@ KEPT: Final = (
     tables.outbox,
     tables.evidence,
     tables.split_view,
+    tables.rollback,
     tables.ahead_record,
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from statelog.audit_store import CosignatureRow, StoredEvidence, StoredHead, StoredSplitView
+from statelog.audit_store import CosignatureRow, StoredEvidence, StoredHead, StoredRollback, StoredSplitView
 from statelog.io.database import integrity, open_database, read_transaction
 from statelog.io.resources import FolderResources, WebResources, is_address
 from statelog.io.store import Store
@@ -89,6 +89,11 @@ class StoreSource:
         """The kept split views."""
         for item in self._store.split_views(self._connection):
             yield StoredSplitView(item.size, item.root, item.larger_size, item.found)
+
+    def rollbacks(self) -> Iterator[StoredRollback]:
+        """The kept rollbacks."""
+        for item in self._store.rollbacks(self._connection):
+            yield StoredRollback(item.source, item.size, item.earlier_size, item.found)
 
 
 class FileCheck:

@@ -160,6 +160,21 @@ split_view = sa.Table(
     sa.Column("seen_at", sa.BigInteger, nullable=False),
 )
 
+# Sources that showed the final head `earlier_note` of log `log` and then, asked again, the older `note`;
+# `over_at` is when one showed a head of `earlier_size` or more again.
+rollback = sa.Table(
+    "rollback",
+    metadata,
+    sa.Column("log", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("note", Blob, nullable=False),
+    sa.Column("earlier_size", sa.BigInteger, nullable=False),
+    sa.Column("earlier_note", Blob, nullable=False),
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+    sa.Column("over_at", sa.BigInteger, nullable=True),
+)
+
 # Records that act ahead of the log on this node: registry records, revocations and fences.
 ahead_record = sa.Table(
     "ahead_record",

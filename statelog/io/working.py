@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 
 from statelog.findings import Finding
 from statelog.io import tables
-from statelog.limits import HASH_BYTES, MAX_EVIDENCE_PER_EPOCH, MAX_SPLIT_VIEWS
+from statelog.limits import HASH_BYTES, MAX_EVIDENCE_PER_EPOCH, MAX_ROLLBACKS, MAX_SPLIT_VIEWS
+from statelog.rollback import Rollback
 from statelog.splitview import SplitView
 from statelog.witness import WitnessState
 
@@ -62,6 +63,28 @@ class Evidence:
     record_id: str
     data: bytes
     seen_at: int
+
+
+class EvidenceCounts(NamedTuple):
+    """Equivocations (subject and epoch), split views, and rollbacks whose source is still behind."""
+
+    equivocations: int = 0
+    split_views: int = 0
+    rollbacks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRollback:
+    """`source` showed a head of `earlier_size` and at Unix second `seen_at` one of `size`; `over_at` is when
+    it was back, None while it is not.
+    """
+
+    source: str
+    size: int
+    earlier_size: int
+    found: Rollback
+    seen_at: int
+    over_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,14 +290,69 @@ class WorkingTables(ABC):
             for row in rows
         ]
 
-    def evidence_counts(self, connection: sa.Connection | None = None) -> tuple[int, int]:
-        """How many equivocations (subject and epoch) and how many split views are kept."""
+    def rollback_keep(self, item: KeptRollback, connection: sa.Connection | None = None) -> bool:
+        """Keep the newest rollback of a source; False when one is under way, or those of enough others are
+        kept.
+        """
+        table = tables.rollback
+        here = (table.c.log == self.log) & (table.c.source == item.source)
+        row = {
+            "size": item.size,
+            "note": item.found.later,
+            "earlier_size": item.earlier_size,
+            "earlier_note": item.found.earlier,
+            "seen_at": item.seen_at,
+            "over_at": item.over_at,
+        }
+        with self.writing(connection) as used:
+            of_log = sa.select(table.c.source, table.c.over_at).where(table.c.log == self.log)
+            over = {row.source: row.over_at for row in used.execute(of_log)}
+            if item.source in over:
+                if over[item.source] is None:
+                    return False
+                used.execute(table.update().where(here).values(**row))
+                return True
+            if len(over) >= MAX_ROLLBACKS:
+                return False
+            used.execute(table.insert(), {"log": self.log, "source": item.source, **row})
+            return True
+
+    def rollback_over(self, source: str, now: int, connection: sa.Connection | None = None) -> None:
+        """The source has come back to where it was."""
+        table = tables.rollback
+        here = (table.c.log == self.log) & (table.c.source == source) & table.c.over_at.is_(None)
+        with self.writing(connection) as used:
+            used.execute(table.update().where(here).values(over_at=now))
+
+    def rollbacks(self, connection: sa.Connection | None = None) -> list[KeptRollback]:
+        """The kept rollbacks of this log, by when they were seen."""
+        table = tables.rollback
+        query = sa.select(table).where(table.c.log == self.log).order_by(table.c.seen_at, table.c.source)
+        with self.reading(connection) as used:
+            rows = used.execute(query).all()
+        return [
+            KeptRollback(
+                row.source,
+                row.size,
+                row.earlier_size,
+                Rollback(row.earlier_note, row.note),
+                row.seen_at,
+                row.over_at,
+            )
+            for row in rows
+        ]
+
+    def evidence_counts(self, connection: sa.Connection | None = None) -> EvidenceCounts:
+        """What is kept, of this log where it is about heads."""
         pairs = sa.select(tables.evidence.c.subject, tables.evidence.c.epoch).distinct().subquery()
         views = sa.select(sa.func.count()).where(tables.split_view.c.log == self.log)
+        back = tables.rollback.c
+        behind = sa.select(sa.func.count()).where((back.log == self.log) & back.over_at.is_(None))
         with self.reading(connection) as used:
-            return (
+            return EvidenceCounts(
                 used.execute(sa.select(sa.func.count()).select_from(pairs)).scalar() or 0,
                 used.execute(views).scalar() or 0,
+                used.execute(behind).scalar() or 0,
             )
 
     # --- ahead of the log ---

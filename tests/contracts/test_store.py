@@ -18,7 +18,7 @@ from statelog.io import store as stores
 from statelog.io import tables
 from statelog.io.database import open_database
 from statelog.io.store import Store, StoredCosignature
-from statelog.io.working import AheadRecord, Evidence, KeptSplitView
+from statelog.io.working import AheadRecord
 from statelog.merkle import (
     EMPTY_ROOT,
     inclusion_proof,
@@ -28,7 +28,6 @@ from statelog.merkle import (
     verify_inclusion,
 )
 from statelog.replay import Entry, Replay
-from statelog.splitview import SplitView
 from statelog.witness import WitnessState
 from tests.support.authority import key_id, make_cluster, signer
 from tests.support.logs import cosigned, head_note, leases
@@ -406,28 +405,6 @@ def test_a_witness_never_goes_back(store: Store) -> None:
 
 
 # --- evidence and records ahead of the log ---
-
-
-def test_evidence_is_kept_twice_an_epoch(store: Store) -> None:
-    items = [Evidence("subject", 1, name * 64, name.encode(), 5) for name in "abc"]
-    again = (items[0], items[0], items[1], items[2], items[0])
-    assert [store.evidence_add(item) for item in again] == [True, False, True, False, False]
-    assert store.evidence_add(Evidence("subject", 2, "c" * 64, b"c", 6))
-    assert [(item.epoch, item.record_id[0]) for item in store.evidence()] == [(1, "a"), (1, "b"), (2, "c")]
-
-
-def test_split_views_are_kept_once_a_head_and_counted(store: Store) -> None:
-    assert store.evidence_counts() == (0, 0)
-    found = SplitView(b"smaller", b"larger", b"r" * 32, (b"a" * 32, b"b" * 32))
-    first = KeptSplitView(5, b"x" * 32, 9, found, "peer", 7)
-    second = replace(first, size=4, found=replace(found, proof=()))
-    assert [store.split_view_add(one) for one in (first, first, second)] == [True, False, True]
-    assert store.split_view_add(replace(first, root=b"y" * 32))
-    assert store.split_views() == [second, first, replace(first, root=b"y" * 32)]
-    assert Store(store.engine, "routes-eu-1").split_views() == []
-    for record_id in ("a" * 64, "b" * 64):
-        store.evidence_add(Evidence("subject", 1, record_id, b"x", 5))
-    assert store.evidence_counts() == (1, 3)
 
 
 def test_records_ahead_of_the_log_stay_until_it_decides(store: Store) -> None:

@@ -16,7 +16,8 @@ from statelog.findings import CODES
 from statelog.io.comparing import compare_head
 from statelog.io.database import write_transaction
 from statelog.io.loading import load_replay
-from statelog.io.working import Evidence
+from statelog.io.working import Evidence, KeptRollback
+from statelog.rollback import Rollback
 from statelog.signing import record_id_of
 from tests.control_api.replica import Replica, get, play, post
 from tests.support.authority import STORES, node_id
@@ -70,13 +71,18 @@ class TestStatus:
                     one = cluster.policy("p", {"allow": [str(number)]})
                     item = Evidence("policy.epoch/p", 1, record_id_of(one), encode(one), cluster.now)
                     await asyncio.to_thread(replica.store.evidence_add, item)
+                old = head_note(replay_of(cluster, cluster.log.size - 1))
+                found_back = Rollback(head_note(replay_of(cluster)), old)
+                kept = KeptRollback("peer", cluster.log.size - 1, cluster.log.size, found_back, cluster.now)
+                await asyncio.to_thread(replica.store.rollback_keep, kept)
                 replica.clock.now += 601
                 status = schemas.StatusModel.model_validate((await get(client, "/v1/status")).json())
                 codes = [one.code for one in status.alarms]
-                assert codes == ["SL-FRESHNESS", "SL-SPLIT", "SL-EQUIVOCATION"]
+                assert codes == ["SL-FRESHNESS", "SL-SPLIT", "SL-ROLLBACK", "SL-EQUIVOCATION"]
                 found = schemas.EvidenceModel.model_validate((await get(client, "/v1/evidence")).json())
                 assert len(found.equivocations) == 2
                 assert found.split_views[0].note.encode() == note
+                assert (found.rollbacks[0].note.encode(), found.rollbacks[0].over_at) == (old, None)
                 for code in codes:
                     assert (await get(client, f"/v1/errors/{code}")).status_code == 200
 

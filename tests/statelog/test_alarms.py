@@ -20,6 +20,7 @@ FINE: dict[str, Any] = {"final_size": 12, "fresh_at": 1_000, "max_age_s": 600, "
         ({"fresh_at": 2_000}, []),
         ({"split_views": 1}, ["SL-SPLIT"]),
         ({"equivocations": 2}, ["SL-EQUIVOCATION"]),
+        ({"rollbacks": 1}, ["SL-ROLLBACK"]),
         ({"now": 9e9, "split_views": 1, "equivocations": 1}, ["SL-FRESHNESS", "SL-SPLIT", "SL-EQUIVOCATION"]),
     ],
 )

@@ -14,6 +14,7 @@ from statelog.audit_store import (
     StoredEvidence,
     StoredHead,
     StoredLog,
+    StoredRollback,
     StoredSplitView,
     check_evidence,
     check_nodes,
@@ -42,6 +43,7 @@ class MemoryStore(MemorySource):
     row: StoredHead | None = None
     kept: list[StoredEvidence] = field(default_factory=list)
     splits: list[StoredSplitView] = field(default_factory=list)
+    backs: list[StoredRollback] = field(default_factory=list)
     lines: list[CosignatureRow] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     heads: list[tuple[int, bytes, bytes]] = field(default_factory=list)
@@ -75,6 +77,9 @@ class MemoryStore(MemorySource):
 
     def split_views(self) -> Iterator[StoredSplitView]:
         return iter(self.splits)
+
+    def rollbacks(self) -> Iterator[StoredRollback]:
+        return iter(self.backs)
 
 
 def sound() -> MemoryStore:

@@ -60,17 +60,17 @@ class SyncServer:
         """The service handler."""
         channel: Channel[Message] = Channel(stream, CODEC)
         while (request := await channel.receive()) is not None:
-            if isinstance(request, Fetch | Follow) and not await self._holds(request.log):
+            if isinstance(request, Fetch | Follow | Compare) and not await self._holds(request.log):
                 await channel.send(Refuse("unknown_log", request.log[:64]))
             elif isinstance(request, Fetch):
                 await self._fetch(channel, request)
-            elif isinstance(request, Compare) and request.log == sync.AUTHORITY:
+            elif isinstance(request, Compare):
                 await self._compare(channel, request, connection.peer_node_id)
             elif isinstance(request, Follow):
                 await self._follow(channel, request, connection.peer_node_id)
                 return
             else:
-                await channel.send(Refuse("unknown_log", "only heads of the authority log are compared"))
+                await channel.send(Refuse("unavailable", "that is no question"))
 
     async def _holds(self, log: str) -> bool:
         return log in await self._worker.run(self._replica.logs)
@@ -83,8 +83,8 @@ class SyncServer:
             await channel.send(message)
 
     async def _compare(self, channel: Channel[Message], request: Compare, peer: str) -> None:
-        await self._worker.run(self._replica.compare_head, request.note, peer)
-        note = await self._worker.run(self._replica.head_note)
+        await self._worker.run(self._replica.compare_head, request.note, peer, request.log)
+        note = await self._worker.run(self._replica.head_note, request.log)
         await channel.send(Refuse("unavailable", "no final head yet") if note is None else Head(note))
 
     async def _follow(self, channel: Channel[Message], request: Follow, peer: str) -> None:
@@ -180,23 +180,26 @@ class SyncClient:
         self._arm()
 
     async def compare(self, connection: Connection) -> None:
-        """Show a peer this node's final head and look at the peer's; what contradicts is kept there and here.
+        """Show a peer this node's final head and look at the peer's: what contradicts is kept there and here,
+        and so is a head older than one that the peer showed before it was asked.
 
         Raises FabricError when the stream breaks, MessageError for an answer that is none.
         """
-        note = await self._worker.run(self._replica.head_note)
+        note = await self._worker.run(self._replica.head_note, self.log)
         if note is None:
             return
+        peer = connection.peer_node_id
+        before = await self._worker.run(self._replica.shown, peer, self.log)
         async with (
             asyncio.timeout(limits.HEADS_TIMEOUT_S),
             await connection.open(SERVICE, TrafficClass.CONTROL) as stream,
         ):
             channel: Channel[Message] = Channel(stream, CODEC)
-            await channel.send(Compare(sync.AUTHORITY, note))
+            await channel.send(Compare(self.log, note))
             answer = await channel.receive()
         if isinstance(answer, Head):
             self.counters["compared"] += 1
-            await self._worker.run(self._replica.compare_head, answer.note, connection.peer_node_id)
+            await self._worker.run(self._replica.compare_head, answer.note, peer, self.log, after=before)
 
     async def close(self) -> None:
         """Stop following."""
@@ -263,8 +266,8 @@ class SyncClient:
                         "node %s does not serve the log: %s %s", peer[:12], message.code, message.sentence
                     )
                     return
-                if isinstance(message, Head) and self.log == sync.AUTHORITY:
-                    await self._worker.run(self._replica.compare_head, message.note, peer)
+                if isinstance(message, Head):
+                    await self._worker.run(self._replica.compare_head, message.note, peer, self.log)
                 if not entries:
                     await self._watch(peer, message)
                 elif isinstance(message, Entries | Head):

@@ -10,6 +10,7 @@ import pytest
 from fabric import limits
 from statelog.canonical import encode
 from statelog.io.comparing import Relation
+from statelog.rollback import check_rollback
 from statelog.signing import record_id_of
 from tests.fabric.io.test_replica import SERVICE, Site
 from tests.support.authority import make_cluster
@@ -34,7 +35,7 @@ def test_a_record_that_the_log_contradicts_is_kept_with_the_logged_one(site: Sit
     kept = {item.record_id for item in site.replica.store.evidence()}
     assert kept == {record_id_of(mine), record_id_of(logged)}
     assert site.last.log is not None
-    assert site.last.log.equivocations == 1
+    assert site.last.log.evidence.equivocations == 1
     assert [one.code for one in site.last.log.alarms(site.now)] == ["SL-EQUIVOCATION"]
 
 
@@ -46,7 +47,7 @@ def test_a_head_of_another_history_is_kept_shown_and_said(site: Site) -> None:
     note = head_note(replay_of(forked(site.cluster)))
     assert site.replica.compare_head(note, "liar") == Relation.SPLIT
     assert site.last.log is not None
-    assert (site.last.log.split_views, len(site.updates)) == (1, before + 1)
+    assert (site.last.log.evidence.split_views, len(site.updates)) == (1, before + 1)
     assert [one.code for one in site.last.log.alarms(site.now)] == ["SL-SPLIT"]
     assert site.replica.compare_head(note, "liar") == Relation.SPLIT
     assert len(site.updates) == before + 1  # known already
@@ -60,7 +61,7 @@ def test_a_head_beyond_the_log_is_compared_once_the_log_is_that_long(site: Site)
     site.cluster.append(site.cluster.policy("honest"))
     site.follow()
     assert site.last.log is not None
-    assert (site.last.log.final_size, site.last.log.split_views) == (size + 1, 1)
+    assert (site.last.log.final_size, site.last.log.evidence.split_views) == (size + 1, 1)
     assert site.replica.counters["heads_split"] == 1
 
 
@@ -71,9 +72,54 @@ def test_heads_that_wait_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch
     beyond.append(beyond.policy("p"))
     for peer in "abca":
         assert site.replica.compare_head(head_note(replay_of(beyond)), peer) == Relation.NEWER
-    assert sorted(site.replica._newer) == ["a", "c"]
+    assert sorted(peer for _, peer in site.replica._heads._newer) == ["a", "c"]
 
 
 def test_nothing_is_compared_before_there_is_a_log(site: Site) -> None:
     assert site.replica.compare_head(head_note(replay_of(site.cluster)), "peer") == Relation.NEWER
-    assert site.replica._newer == {}
+    assert site.replica._heads._newer == {}
+
+
+def test_a_peer_that_shows_less_than_before_went_back_until_it_is_there_again(site: Site) -> None:
+    site.follow()
+    replay = replay_of(site.cluster)
+    newest, older = head_note(replay), head_note(replay_of(site.cluster, site.cluster.log.size - 1))
+    replica = site.replica
+    assert replica.compare_head(newest, "peer") == Relation.SAME
+    before = replica.shown("peer")
+    assert before is not None
+    assert before.size == site.cluster.log.size
+
+    # Said before it showed the newer one, perhaps: nothing is wrong with that.
+    assert replica.compare_head(older, "peer") == Relation.OLDER
+    assert replica.shown("peer") == before
+    assert replica.store.rollbacks() == []
+
+    assert replica.compare_head(older, "peer", after=before) == Relation.OLDER
+    (kept,) = replica.store.rollbacks()
+    assert (kept.source, kept.earlier_size, kept.size) == ("peer", before.size, before.size - 1)
+    assert (kept.found.earlier, kept.found.later, kept.over_at) == (newest, older, None)
+    check_rollback(kept.found, replay.sequencer_keys())
+    assert site.last.log is not None
+    assert [one.code for one in site.last.log.alarms(site.now)] == ["SL-ROLLBACK"]
+    replica.compare_head(older, "peer", after=before)
+    assert replica.store.rollbacks() == [kept]  # one going back is kept once
+
+    # It is remembered over a restart, and ends when the peer is where it was.
+    site.replica.close()
+    site.__post_init__()
+    assert site.opened.log is not None
+    assert [one.code for one in site.opened.log.alarms(site.now)] == ["SL-ROLLBACK"]
+    assert site.replica.compare_head(newest, "peer") == Relation.SAME
+    assert site.last.log.alarms(site.now) == []
+    (kept,) = site.replica.store.rollbacks()
+    assert kept.over_at == site.now
+
+
+def test_an_older_head_of_another_peer_is_no_rollback(site: Site) -> None:
+    site.follow()
+    older = head_note(replay_of(site.cluster, site.cluster.log.size - 1))
+    site.replica.compare_head(head_note(replay_of(site.cluster)), "peer")
+    assert site.replica.shown("slow") is None
+    assert site.replica.compare_head(older, "slow", after=site.replica.shown("slow")) == Relation.OLDER
+    assert site.replica.store.rollbacks() == []

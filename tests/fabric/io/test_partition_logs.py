@@ -60,7 +60,7 @@ class Site:
             status = node.update.status_of(LOG)
             return status is not None and status.final_size >= size
 
-        await self.farm.until(there, names, timeout_s=30)
+        await self.farm.until(there, names)
 
     def status(self, name: str) -> tuple[int, int]:
         """(final size, term) of the log as the node has it."""
@@ -118,6 +118,36 @@ def test_a_lease_in_a_partition_log_carries_traffic_until_the_authority_fences_a
         )
         assert refused.refusal is not None
         assert refused.refusal.code == "SL-FENCED"
+
+    scenario(tmp_path, play)
+
+
+def test_heads_of_a_partition_log_are_exchanged_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(site: Site) -> None:
+        farm = site.farm
+        phone, other = farm.nodes["phone-a"], farm.nodes["node-9"]
+        await site.until_size(0)
+        for size, route in enumerate("ab", 1):
+            await site.deliver("node-9", site.lease(route))
+            await site.until_size(size)
+        connection = await phone.peers.session(other.node_id)
+        newest, old = other.replica.head_note(LOG), phone.replica.held(LOG).store.checkpoint(1)
+        assert old is not None
+        shown = []
+        client = phone.sync_clients[LOG]
+        for note in (newest, old, newest):
+            with monkeypatch.context() as patched:
+                patched.setattr(other.replica, "head_note", lambda log, said=note: said)
+                await client.compare(connection)
+            await until(lambda: phone.replica.held(LOG).final.size == 2)
+            (told,) = [one for one in phone.update.partitions if one.log == LOG]
+            shown.append([one.code for one in told.alarms(phone.clock())])
+        assert shown == [[], ["SL-ROLLBACK"], []]
+        assert phone.update.log is not None
+        assert phone.update.log.alarms(phone.clock()) == []
+        (kept,) = phone.replica.store.of(LOG).rollbacks()
+        assert (kept.source, kept.earlier_size, kept.size) == (other.node_id, 2, 1)
+        assert phone.replica.store.rollbacks() == []
 
     scenario(tmp_path, play)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from statelog.canonical import encode
 from statelog.io.comparing import compare_head
 from statelog.io.loading import load_replay
-from statelog.io.working import Evidence
+from statelog.io.working import Evidence, KeptRollback
+from statelog.rollback import Rollback
 from statelog.signing import record_id_of
 from statelog.splitview import SplitView, check_split_view
 from tests.statelog.cli.conftest import Farm, Run
@@ -43,15 +44,22 @@ def test_evidence_is_shown_and_exported(farm: Farm, run: Run, tmp_path: Path) ->
     pair = [farm.cluster.policy("p", {"allow": [str(n)]}) for n in range(2)]
     for one in pair:
         farm.store.evidence_add(Evidence("policy.epoch/p", 1, record_id_of(one), encode(one), 5))
+    newest, older = (head_note(replay_of(farm.cluster, farm.cluster.log.size - back)) for back in (0, 1))
+    size = farm.cluster.log.size
+    farm.store.rollback_keep(KeptRollback("f" * 64, size - 1, size, Rollback(newest, older), 5))
     said = run("evidence", "--store", farm.path)
     assert "policy.epoch/p" in said.out
     assert "split views" in said.out
+    assert "not yet" in said.out
     out = tmp_path / "proof"
     found = run("evidence", "--store", farm.path, "--out", out, "-o", "json").json
     assert found["schema"] == "statelog.evidence.v1"
     assert [one["record"] for one in found["equivocations"]] == sorted(pair, key=record_id_of)
     (view,) = found["split_views"]
     assert view["note"].encode() == note
+    (back,) = found["rollbacks"]
+    assert (back["earlier_size"], back["size"], back["over_at"]) == (size, size - 1, None)
+    assert [p.read_bytes() for p in sorted(out.glob("rollback-*"))] == [newest, older]
     smaller, larger = (next(out.glob(f"split-*-{which}.note")) for which in ("smaller", "larger"))
     proof = next(out.glob("split-*-proof.txt")).read_text().split("\n")[:-1]
     root, *hashes = (base64.b64decode(line) for line in proof[1:])

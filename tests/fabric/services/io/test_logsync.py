@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from fabric.classes import TrafficClass
 from fabric.io.connection import Connection
 from fabric.io.status import status
@@ -19,7 +21,7 @@ from statelog.leaf import split_leaf
 from tests.support.aio import run, until
 from tests.support.authority import node_id
 from tests.support.farm import Farm, stranger
-from tests.support.logs import forked, head_note, replay_of
+from tests.support.logs import cosigned, forked, head_note, replay_of
 
 NAMES = ("control-1", "home-1", "node-9", "usa-los-1")
 
@@ -119,6 +121,35 @@ def test_heads_are_exchanged_and_a_contradiction_alarms_everywhere(tmp_path: Pat
             found = audit(source, farm.cluster.anchor).findings
         assert [one.code for one in found] == ["SL-SPLIT"]
         assert farm.nodes["node-9"].replica.store.split_views() == []
+
+    play(tmp_path, script)
+
+
+def test_a_node_that_shows_less_than_before_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(farm: Farm, session: Connection) -> None:
+        del session
+        node, other = farm.nodes["home-1"], farm.nodes["node-9"]
+        await farm.until_connected("home-1", "node-9")
+        connection = node.peers.sessions()[node_id("node-9")]
+        size = farm.cluster.log.size
+        await node.sync_client.compare(connection)
+        shown = node.replica.shown(node_id("node-9"))
+        assert shown is not None
+        assert shown.size == size
+        assert status(node)["alarms"] == []
+
+        old = cosigned(head_note(replay_of(farm.cluster, size - 1)), at=farm.cluster.now)
+        with monkeypatch.context() as patched:
+            patched.setattr(other.replica, "head_note", lambda log="authority": old)
+            await node.sync_client.compare(connection)
+        await until(lambda: [alarm["code"] for alarm in status(node)["alarms"]] == ["SL-ROLLBACK"])
+        (kept,) = node.replica.store.rollbacks()
+        assert (kept.source, kept.earlier_size, kept.size) == (node_id("node-9"), size, size - 1)
+
+        await node.sync_client.compare(connection)
+        await until(lambda: status(node)["alarms"] == [])
 
     play(tmp_path, script)
 

@@ -1,0 +1,66 @@
+"""What every backend of the store keeps as evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from statelog.io import working
+from statelog.io.database import open_database
+from statelog.io.store import Store
+from statelog.io.working import Evidence, KeptRollback, KeptSplitView
+from statelog.rollback import Rollback
+from statelog.splitview import SplitView
+from tests.contracts.test_store import BACKENDS
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    engine = open_database(BACKENDS[request.param](tmp_path), create=True)
+    yield Store(engine)
+    engine.dispose()
+
+
+def test_evidence_is_kept_twice_an_epoch(store: Store) -> None:
+    items = [Evidence("subject", 1, name * 64, name.encode(), 5) for name in "abc"]
+    again = (items[0], items[0], items[1], items[2], items[0])
+    assert [store.evidence_add(item) for item in again] == [True, False, True, False, False]
+    assert store.evidence_add(Evidence("subject", 2, "c" * 64, b"c", 6))
+    assert [(item.epoch, item.record_id[0]) for item in store.evidence()] == [(1, "a"), (1, "b"), (2, "c")]
+
+
+def test_split_views_are_kept_once_a_head_and_counted(store: Store) -> None:
+    assert store.evidence_counts() == (0, 0, 0)
+    found = SplitView(b"smaller", b"larger", b"r" * 32, (b"a" * 32, b"b" * 32))
+    first = KeptSplitView(5, b"x" * 32, 9, found, "peer", 7)
+    second = replace(first, size=4, found=replace(found, proof=()))
+    assert [store.split_view_add(one) for one in (first, first, second)] == [True, False, True]
+    assert store.split_view_add(replace(first, root=b"y" * 32))
+    assert store.split_views() == [second, first, replace(first, root=b"y" * 32)]
+    assert Store(store.engine, "routes-eu-1").split_views() == []
+    for record_id in ("a" * 64, "b" * 64):
+        store.evidence_add(Evidence("subject", 1, record_id, b"x", 5))
+    assert store.evidence_counts() == (1, 3, 0)
+
+
+def test_a_rollback_is_kept_once_until_its_source_is_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = KeptRollback("peer", 5, 9, Rollback(b"nine", b"five"), 7)
+    again = KeptRollback("peer", 3, 9, Rollback(b"nine", b"three"), 8)
+    other = replace(first, source="other", seen_at=8)
+    assert [store.rollback_keep(one) for one in (first, again, other)] == [True, False, True]
+    assert store.rollbacks() == [first, other]
+    assert store.evidence_counts() == (0, 0, 2)
+    assert Store(store.engine, "routes-eu-1").rollbacks() == []
+    store.rollback_over("peer", 9)
+    store.rollback_over("peer", 10)  # over already
+    assert store.rollbacks() == [replace(first, over_at=9), other]
+    assert store.evidence_counts() == (0, 0, 1)
+    assert store.rollback_keep(again)
+    assert store.rollbacks() == [other, again]
+    monkeypatch.setattr(working, "MAX_ROLLBACKS", 2)
+    assert not store.rollback_keep(replace(first, source="third"))
