@@ -21,6 +21,7 @@ from typing import Final, Self
 from fabric.errors import SealError, StreamError
 from fabric.handshake import Identity
 from fabric.seal import (
+    KEY_BYTES,
     SealContext,
     StreamKeys,
     accept_answer,
@@ -46,13 +47,12 @@ class Binding:
     # A stream that stands keeps of both frames no more than their X25519 keys: ten thousand may stand idle.
     __slots__ = (
         "_answer",
-        "_answer_key",
         "_attempt",
         "_ephemeral",
         "_identity",
         "_next",
         "_offer",
-        "_offer_key",
+        "_publics",
         "context",
         "keys",
     )
@@ -63,9 +63,8 @@ class Binding:
         """The stream's keys, once both ends' X25519 keys are known."""
         self._identity = identity
         self._offer: SealOffer | None = offer  # until it is answered
-        self._offer_key = offer.key
         self._answer: SealAnswer | None = None  # until it is sent
-        self._answer_key = b""
+        self._publics = offer.key  # both ends' X25519 keys, the initiator's first, once there are both
         self._ephemeral = b""
         self._attempt = 0
         self._next: tuple[SealContext, SealOffer] | None = None
@@ -101,13 +100,14 @@ class Binding:
         if self._offer is None:
             raise AssertionError("the stream was accepted before")
         self.keys = accept_answer(self.context, self._offer, accepted.seal, self._ephemeral)
-        self._offer, self._answer_key, self._ephemeral = None, accepted.seal.key, b""
+        self._offer, self._ephemeral = None, b""
+        self._publics += accepted.seal.key
 
     def reopening(self, route: RouteRef | None, received_up_to: int, limit: int, hold_s: int) -> OpenStream:
         """The OPEN that goes on over `route`; each call is a new attempt."""
         context = replace(self.context, route=route)
         self._attempt += 1
-        offer = sign_offer(context, self._identity, self._offer_key)
+        offer = sign_offer(context, self._identity, self._publics[:KEY_BYTES])
         self._next = (context, offer)
         signature = offer.signature
         return self.opening(limit, hold_s, self._proof(OPEN_TYPE, received_up_to, limit, signature))
@@ -123,7 +123,7 @@ class Binding:
         Raises `StreamError` (`resume_invalid`) and changes nothing when the other end did not make it.
         """
         resume, answer = accepted.resume, accepted.seal
-        if self._next is None or resume is None or answer.key != self._answer_key:
+        if self._next is None or resume is None or answer.key != self._publics[KEY_BYTES:]:
             raise StreamError("resume_invalid", "the answer is not about this stream")
         if resume.attempt != self._attempt:
             raise StreamError("resume_stale", f"attempt {resume.attempt} answered, not {self._attempt}")
@@ -144,7 +144,8 @@ class Binding:
         check_offer(context, offer)
         self = cls(context, identity, offer)
         self._answer, self.keys = make_answer(context, identity, offer, ephemeral)
-        self._offer, self._answer_key = None, self._answer.key
+        self._offer = None
+        self._publics += self._answer.key
         return self
 
     def acceptance(self, limit: int, resume: Resume | None = None) -> StreamAccepted:
@@ -162,7 +163,7 @@ class Binding:
         """
         resume, offer = opening.resume, opening.seal
         context = replace(self.context, route=opening.route)
-        if resume is None or offer.key != self._offer_key:
+        if resume is None or offer.key != self._publics[:KEY_BYTES]:
             raise StreamError("resume_invalid", "the request is not about this stream")
         same = (context.service, context.traffic_class, context.mode)
         if same != (opening.service, opening.traffic_class, opening.stream_mode):
@@ -181,7 +182,7 @@ class Binding:
         """The ACCEPTED that answers the OPEN taken last by `reopened`."""
         if self._offer is None:
             raise AssertionError("no OPEN was taken")
-        self._answer = sign_answer(self.context, self._identity, self._offer, self._answer_key)
+        self._answer = sign_answer(self.context, self._identity, self._offer, self._publics[KEY_BYTES:])
         self._offer = None
         proof = self._proof(ACCEPTED_TYPE, received_up_to, limit, self._answer.signature)
         return self.acceptance(limit, proof)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from fabric import limits
-from fabric.fifo import Fifo
 from fabric.wire import Buffer
 
 
@@ -17,7 +18,7 @@ class SendBuffer:
     __slots__ = ("_parts", "size")
 
     def __init__(self) -> None:
-        self._parts: Fifo[memoryview | bytearray] = Fifo()
+        self._parts: deque[memoryview | bytearray] | None = None  # while there are any
         self.size = 0
 
     def append(self, data: Buffer) -> None:
@@ -25,41 +26,55 @@ class SendBuffer:
         self.size += len(data)
         parts = self._parts
         if len(data) <= limits.CHUNK_JOIN_BYTES:
-            if parts and isinstance(last := parts.last, bytearray) and len(last) < limits.RECORD_BYTES:
+            if parts and isinstance(last := parts[-1], bytearray) and len(last) < limits.RECORD_BYTES:
                 last += data
-            elif data:
-                parts.append(bytearray(data))
-            return
-        owner = data.obj if isinstance(data, memoryview) else data
-        parts.append(memoryview(data if isinstance(owner, bytes) else bytes(data)))
+                return
+            part: memoryview | bytearray = bytearray(data)
+        else:
+            owner = data.obj if isinstance(data, memoryview) else data
+            part = memoryview(data if isinstance(owner, bytes) else bytes(data))
+        if parts is not None:
+            parts.append(part)
+        elif part:
+            self._parts = deque((part,))
 
     def take(self, count: int) -> memoryview | bytearray:
         """The next `count` bytes; there must be so many. The result is the caller's alone."""
         if count > self.size:
             raise ValueError(f"{count} of {self.size} bytes")
-        self.size -= count
         parts = self._parts
-        if parts and len(parts.first) == count:
-            return parts.popleft()
-        if parts and isinstance(head := parts.first, memoryview) and len(head) > count:
-            parts.first = head[count:]
-            return head[:count]
-        gathered = bytearray()
-        while len(gathered) < count:
-            head = parts.first
-            missing = count - len(gathered)
-            if len(head) <= missing:
-                gathered += head
-                parts.popleft()
-            elif isinstance(head, memoryview):
-                gathered += head[:missing]
-                parts.first = head[missing:]
-            else:
-                gathered += head[:missing]
-                del head[:missing]
-        return gathered
+        if parts is None:
+            return bytearray()
+        self.size -= count
+        taken = _take(parts, count)
+        if not parts:
+            self._parts = None
+        return taken
 
     def clear(self) -> None:
         """Forget everything."""
-        self._parts.clear()
-        self.size = 0
+        self._parts, self.size = None, 0
+
+
+def _take(parts: deque[memoryview | bytearray], count: int) -> memoryview | bytearray:
+    """The first `count` bytes of parts that hold so many, with as few copies as may be."""
+    head = parts[0]
+    if len(head) == count:
+        return parts.popleft()
+    if isinstance(head, memoryview) and len(head) > count:
+        parts[0] = head[count:]
+        return head[:count]
+    gathered = bytearray()
+    while len(gathered) < count:
+        head = parts[0]
+        missing = count - len(gathered)
+        if len(head) <= missing:
+            gathered += head
+            parts.popleft()
+        elif isinstance(head, memoryview):
+            gathered += head[:missing]
+            parts[0] = head[missing:]
+        else:
+            gathered += head[:missing]
+            del head[:missing]
+    return gathered

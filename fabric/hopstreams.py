@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from fabric import limits, wire
 from fabric.buckets import TokenBucket
@@ -41,20 +40,35 @@ from fabric.wire import Frame, FrameType, OpenStream, SessionReady, StreamAccept
 from fabric.writers import Writers
 
 
-@dataclass(slots=True)
-class HopStream:
-    """One live stream of a session. `ours`: this end opened it."""
+class HopStream(ReceiveWindow):
+    """One live stream of a session, and the window that its peer has. `ours`: this end opened it."""
 
-    stream_id: int
-    queue: StreamQueue
-    window: ReceiveWindow
-    ours: bool
-    accepted: bool = False
-    closing: bool = False  # CLOSE is queued: nothing more may be
-    local_closed: bool = False  # CLOSE has left for the carrier
-    remote_closed: bool = False
-    report_sent: bool = False
-    datagrams: StreamQueue | None = None  # in datagram mode: what waits for DATAGRAM frames
+    __slots__ = (
+        "accepted",
+        "closing",
+        "datagrams",
+        "local_closed",
+        "ours",
+        "queue",
+        "remote_closed",
+        "report_sent",
+    )
+
+    def __init__(self, queue: StreamQueue, config: SessionConfig, now: float, *, ours: bool) -> None:
+        super().__init__(config.stream_window, config.stream_window_max, now)
+        self.queue = queue
+        self.ours = ours
+        self.accepted = False
+        self.closing = False  # CLOSE is queued: nothing more may be
+        self.local_closed = False  # CLOSE has left for the carrier
+        self.remote_closed = False
+        self.report_sent = False
+        self.datagrams: StreamQueue | None = None  # in datagram mode: what waits for DATAGRAM frames
+
+    @property
+    def stream_id(self) -> int:
+        """Of this hop."""
+        return self.queue.stream_id
 
     @property
     def traffic_class(self) -> TrafficClass:
@@ -115,7 +129,7 @@ class HopStreams:
         found = dict.fromkeys(TrafficClass, (0, 0))
         for stream in self._streams.values():
             count, allowed = found[stream.traffic_class]
-            found[stream.traffic_class] = count + 1, allowed + stream.queue.credit.left
+            found[stream.traffic_class] = count + 1, allowed + stream.queue.left
         return found
 
     def open_stream(
@@ -225,7 +239,7 @@ class HopStreams:
             return
         head = wire.encode_data_head(stream_id, number, flags, len(payload))
         self.scheduler.push(queue, Item(head, payload))
-        while queue.queued > limits.DATAGRAM_QUEUE_BYTES or len(queue.items) > limits.DATAGRAM_QUEUE:
+        while queue.queued > limits.DATAGRAM_QUEUE_BYTES or len(queue) > limits.DATAGRAM_QUEUE:
             self.scheduler.drop_oldest(queue)
             self.counters["datagrams_dropped"] += 1
 
@@ -239,10 +253,10 @@ class HopStreams:
         stream = self._live(stream_id)
         if stream is None:
             return  # its credit went back when it died
-        if carried > stream.window.held:
-            raise StreamError("stream_state", f"consumed {carried} of {stream.window.held} bytes held")
-        if stream.window.consume(now, carried) and not stream.remote_closed:
-            self._outbox.credit(stream_id, stream.window.limit)
+        if carried > stream.held:
+            raise StreamError("stream_state", f"consumed {carried} of {stream.held} bytes held")
+        if stream.consume(now, carried) and not stream.remote_closed:
+            self._outbox.credit(stream_id, stream.limit)
         self._return(now, carried)
 
     def adopt(self, stream_id: int, *, tenant: str) -> None:
@@ -296,8 +310,8 @@ class HopStreams:
         if not stream.accepted or stream.remote_closed:
             self._return(now, carried)
             self._break(now, stream, "stream_state", "DATA before ACCEPTED or after CLOSE")
-        elif not stream.window.receive(carried):
-            self._break(now, stream, "credit_exceeded", f"{stream.window.limit} bytes were allowed")
+        elif not stream.receive(carried):
+            self._break(now, stream, "credit_exceeded", f"{stream.limit} bytes were allowed")
         else:
             self._events.append(StreamRecord(frame.stream_id, data.offset, data.flags, data.payload, carried))
 
@@ -464,8 +478,7 @@ class HopStreams:
         credit = self._peer_limits.stream_credit if self._peer_limits is not None else 0
         queue = StreamQueue(stream_id, lane, credit, now)
         self.opened_by_class[lane.traffic_class] += 1
-        window = ReceiveWindow(self.config.stream_window, self.config.stream_window_max, now)
-        stream = self._streams[stream_id] = HopStream(stream_id, queue, window, ours=ours)
+        stream = self._streams[stream_id] = HopStream(queue, self.config, now, ours=ours)
         if mode is Mode.DATAGRAM:
             stream.datagrams = StreamQueue(stream_id, LaneKey(lane.traffic_class, DATAGRAM_SHARD), 0, now)
         return stream
@@ -479,7 +492,7 @@ class HopStreams:
         if stream.datagrams is not None:
             self.scheduler.drop(stream.datagrams)
         self._outbox.forget(stream.stream_id)
-        self._return(now, stream.window.held)
+        self._return(now, stream.held)
 
     def _break(self, now: float, stream: HopStream, reason: str, detail: str) -> None:
         """The peer broke this stream's rules: reset it and tell both ends."""

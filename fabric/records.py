@@ -6,6 +6,7 @@ Source: docs/wire.md, "Records".
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from fabric import limits, wire
@@ -13,7 +14,6 @@ from fabric.buffers import SendBuffer
 from fabric.credit import ReceiveWindow
 from fabric.errors import StreamError
 from fabric.events import SendRecord, StreamConfig
-from fabric.fifo import Fifo
 from fabric.seal import RECORD_EMPTY, RECORD_END, TAG_BYTES, StreamKeys
 
 _FLAGS: Final = frozenset({0, RECORD_END, RECORD_EMPTY})
@@ -42,8 +42,8 @@ class RecordSender:
         self._send_buffer = config.send_buffer
         self._kept_max = config.window_max
         self._unsealed = SendBuffer()
-        self._kept: Fifo[SendRecord] = Fifo()
-        self._again: Fifo[SendRecord] = Fifo()
+        self._kept: deque[SendRecord] | None = None  # while there are any
+        self._again = 0  # how many of those kept, the last ones, are still to be sent again
         self._limit = 0
         self._writer_waits = False
         self.sent = 0
@@ -85,8 +85,9 @@ class RecordSender:
 
     def next_record(self, keys: StreamKeys) -> SendRecord | None:
         """What goes next: a record that is sent again, or one sealed now; None when nothing may go."""
-        if self._again:
-            return self._again.popleft()
+        if self._again and self._kept:
+            self._again -= 1
+            return self._kept[-1 - self._again]
         waiting = self._unsealed.size
         size = self._record_size(waiting)
         if size:
@@ -102,8 +103,11 @@ class RecordSender:
         self.sent += size
         self.end_sent = flags == RECORD_END
         self.owes_confirmation = False
-        if flags != RECORD_EMPTY:
-            self._kept.append(record)
+        if flags == RECORD_EMPTY:
+            return record
+        if self._kept is None:
+            self._kept = deque()
+        self._kept.append(record)
         return record
 
     def acknowledge(self, upto: int) -> bool:
@@ -114,13 +118,15 @@ class RecordSender:
         if upto > self.sent + self.end_sent:
             raise StreamError("bad_ack", f"{upto} acknowledged, {self.sent} sent")
         self.acknowledged = max(self.acknowledged, min(upto, self.sent))
-        kept, again = self._kept, self._again
-        while kept and _position_after(kept.first) <= upto:
-            if again and again.first is kept.first:
-                again.popleft()
-            kept.popleft()
-        if kept and kept.first.offset < self.acknowledged:
-            raise StreamError("bad_ack", f"{upto} is within the record at {kept.first.offset}")
+        kept = self._kept
+        if kept is not None:
+            while kept and _position_after(kept[0]) <= upto:
+                kept.popleft()
+            self._again = min(self._again, len(kept))
+            if not kept:
+                self._kept = None
+            elif kept[0].offset < self.acknowledged:
+                raise StreamError("bad_ack", f"{upto} is within the record at {kept[0].offset}")
         if self.end_acknowledged or not self.end_sent or upto <= self.sent:
             return False
         self.end_acknowledged = True
@@ -128,17 +134,16 @@ class RecordSender:
 
     def kept(self) -> list[SendRecord]:
         """Records that are not acknowledged, as they were sealed, in order."""
-        return list(self._kept)
+        return list(self._kept or ())
 
     def resend(self) -> None:
         """Everything that is not acknowledged goes again, as it was sealed, before anything new."""
-        self._again = Fifo(self._kept)
+        self._again = len(self._kept or ())
 
     def clear(self) -> None:
         """Forget what was not sent or not acknowledged."""
         self._unsealed.clear()
-        self._kept.clear()
-        self._again.clear()
+        self._kept, self._again = None, 0
 
     def _record_size(self, waiting: int) -> int:
         # However much the peer allows, what is kept for a resend stays within our own bound.
@@ -152,24 +157,17 @@ class RecordSender:
         return size
 
 
-class RecordReceiver:
-    """Records in, plaintext out, within the window that the peer was given."""
+class RecordReceiver(ReceiveWindow):
+    """Records in, plaintext out, within the window that the peer was given: `limit` is the offset up to which
+    it may send, `received` the next record's.
+    """
 
-    __slots__ = (
-        "_chunks",
-        "_freed",
-        "_window",
-        "ended",
-        "readable",
-        "received",
-    )
+    __slots__ = ("_chunks", "_freed", "ended", "readable")
 
     def __init__(self, config: StreamConfig, now: float) -> None:
-        self._window = ReceiveWindow(config.window, config.window_max, now)
-        self._chunks: Fifo[bytes] = Fifo()
+        super().__init__(config.window, config.window_max, now)
+        self._chunks: deque[bytes] | None = None  # while there are any
         self._freed = 0
-        self.received = 0
-        """Plaintext bytes taken so far: the next record's offset."""
         self.readable = 0
         self.ended = False
 
@@ -177,11 +175,6 @@ class RecordReceiver:
     def position(self) -> int:
         """What an acknowledgement says; the end of data counts one."""
         return self.received + self.ended
-
-    @property
-    def limit(self) -> int:
-        """The offset up to which the peer may send."""
-        return self._window.limit
 
     def take(self, keys: StreamKeys, offset: int, flags: int, payload: bytes | memoryview) -> bool:
         """Open a record; False for a copy of one taken before, which is dropped unread.
@@ -193,13 +186,14 @@ class RecordReceiver:
         _check_shape(offset, flags, size)
         if self._is_copy(offset, size):
             return False
-        if self.received + size > self._window.limit:
-            raise StreamError("window_exceeded", f"{self.received + size} of {self._window.limit} bytes")
+        if self.received + size > self.limit:
+            raise StreamError("window_exceeded", f"{self.received + size} of {self.limit} bytes")
         plaintext = keys.open(offset, flags, payload)
         if size:
-            self._window.receive(size)
+            self.receive(size)
+            if self._chunks is None:
+                self._chunks = deque()
             self._chunks.append(plaintext)
-            self.received += size
             self.readable += size
         self.ended = flags == RECORD_END
         return True
@@ -210,10 +204,10 @@ class RecordReceiver:
         if not chunks or not max_bytes:
             return b""
         if max_bytes < 0 or max_bytes >= self.readable:
-            data = chunks.first if len(chunks) == 1 else b"".join(chunks)
-            chunks.clear()
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._chunks = None
         else:
-            data = self._read_some(max_bytes)
+            data = _read_some(chunks, max_bytes)
         self.readable -= len(data)
         self._freed += len(data)
         return data
@@ -225,13 +219,13 @@ class RecordReceiver:
 
     def discard(self) -> None:
         """Forget what was not read."""
-        self._chunks.clear()
+        self._chunks = None
         self.readable = 0
 
     def window_moved(self, now: float) -> bool:
         """Count what was read since the last call; whether the peer should hear of a new `limit`."""
         freed, self._freed = self._freed, 0
-        return bool(freed) and self._window.consume(now, freed) and not self.ended
+        return bool(freed) and self.consume(now, freed) and not self.ended
 
     def _is_copy(self, offset: int, size: int) -> bool:
         """A sender's records never change and leave no gap, so one wholly below what was received is a copy;
@@ -246,18 +240,19 @@ class RecordReceiver:
             raise StreamError("record_after_end", f"a record at {offset}, the end")
         return offset < expected or self.ended
 
-    def _read_some(self, count: int) -> bytes:
-        parts: list[bytes] = []
-        chunks = self._chunks
-        while count:
-            head = chunks.first
-            if len(head) <= count:
-                parts.append(chunks.popleft())
-            else:
-                parts.append(head[:count])
-                chunks.first = head[count:]
-            count -= len(parts[-1])
-        return b"".join(parts)
+
+def _read_some(chunks: deque[bytes], count: int) -> bytes:
+    """The first `count` bytes of chunks that hold more."""
+    parts: list[bytes] = []
+    while count:
+        head = chunks[0]
+        if len(head) <= count:
+            parts.append(chunks.popleft())
+        else:
+            parts.append(head[:count])
+            chunks[0] = head[count:]
+        count -= len(parts[-1])
+    return b"".join(parts)
 
 
 def _check_shape(offset: int, flags: int, size: int) -> None:

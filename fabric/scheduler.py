@@ -20,7 +20,6 @@ from fabric import limits
 from fabric.buckets import TokenBucket
 from fabric.classes import EXPRESS, TrafficClass
 from fabric.credit import SendCredit
-from fabric.fifo import Fifo
 from fabric.lanes import LaneKey
 from fabric.pressure import withheld
 
@@ -48,22 +47,53 @@ class Item:
         self.last = last
 
 
-class StreamQueue:
-    """The frames of one stream that wait, first in first out."""
+class StreamQueue(SendCredit):
+    """The frames of one stream that wait, first in first out, and the stream's credit."""
 
-    __slots__ = ("bucket", "credit", "items", "lane", "queued", "ring", "stream_id", "tenant", "turn")
+    __slots__ = ("bucket", "items", "lane", "queued", "ring", "stream_id", "tenant", "turn")
 
     def __init__(self, stream_id: int, lane: LaneKey, credit: int, now: float) -> None:
+        super().__init__(credit)
         self.stream_id = stream_id
         self.lane = lane
         self.tenant = ""
-        self.items: Fifo[Item] = Fifo()
+        self.items: deque[Item] | None = None  # while there are any
         self.queued = 0
-        self.credit = SendCredit(credit)
         self.turn = limits.SCHEDULER_QUANTUM_BYTES
         self.ring: Ring | None = None
         rates = limits.SCHEDULER_STREAM_RATES.get(lane.traffic_class)
         self.bucket = TokenBucket(*rates, now) if rates else None
+
+    def __len__(self) -> int:
+        return len(self.items or ())
+
+    @property
+    def first(self) -> Item:
+        """The frame that `popleft` gives; there must be one."""
+        if self.items is None:
+            raise IndexError("the queue is empty")
+        return self.items[0]
+
+    def append(self, item: Item) -> None:
+        """Put a frame at the end."""
+        if self.items is None:
+            self.items = deque()
+        self.items.append(item)
+        self.queued += item.size
+
+    def popleft(self) -> Item:
+        """Take the first frame; there must be one."""
+        if self.items is None:
+            raise IndexError("the queue is empty")
+        item = self.items.popleft()
+        self.queued -= item.size
+        if not self.items:
+            self.items = None
+        return item
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self.items, self.queued = None, 0
 
 
 class _Tenant:
@@ -195,8 +225,7 @@ class Scheduler:
 
     def push(self, queue: StreamQueue, item: Item) -> None:
         """Append a frame to its stream's queue."""
-        queue.items.append(item)
-        queue.queued += item.size
+        queue.append(item)
         self.queued_by_class[queue.lane.traffic_class] += item.size
         self._enlist(queue)
 
@@ -205,13 +234,11 @@ class Scheduler:
         if queue.ring is not None:
             queue.ring.remove(queue)
         self.queued_by_class[queue.lane.traffic_class] -= queue.queued
-        queue.items.clear()
-        queue.queued = 0
+        queue.clear()
 
     def drop_oldest(self, queue: StreamQueue) -> None:
         """Forget the frame of a stream that has waited longest."""
-        item = queue.items.popleft()
-        queue.queued -= item.size
+        item = queue.popleft()
         self.queued_by_class[queue.lane.traffic_class] -= item.size
         self.dropped_by_class[queue.lane.traffic_class] += 1
         self._enlist(queue)
@@ -225,7 +252,7 @@ class Scheduler:
 
     def allow(self, queue: StreamQueue, allowed: int) -> None:
         """The peer's STREAM_CREDIT for this stream."""
-        if queue.credit.allow(allowed):
+        if queue.allow(allowed):
             self._enlist(queue)
 
     def peer_pressed(self, now: float, percent: int) -> None:
@@ -242,7 +269,7 @@ class Scheduler:
 
     def _enlist(self, queue: StreamQueue) -> None:
         """A queue is in its ring exactly while it has a frame that its own credit allows."""
-        if queue.items and queue.items.first.carried <= queue.credit.left:
+        if queue.items and queue.first.carried <= queue.left:
             self._rings[queue.lane.traffic_class].add(queue)
         elif queue.ring is not None:
             queue.ring.remove(queue)
@@ -269,7 +296,7 @@ class Scheduler:
             self._urgent_at = now
 
         def has_tokens(queue: StreamQueue) -> bool:
-            size, own = queue.items.first.size, queue.bucket
+            size, own = queue.first.size, queue.bucket
             return (
                 own is not None
                 and own.ready_at(now, size) <= now
@@ -278,7 +305,7 @@ class Scheduler:
             )
 
         while (queue := ring.find(has_tokens, self._closed)) is not None:
-            size = queue.items.first.size
+            size = queue.first.size
             node.take(now, size)
             if queue.bucket is not None:
                 queue.bucket.take(now, size)
@@ -302,7 +329,7 @@ class Scheduler:
             else:
                 idle = 0  # in debt or not, there is something to send: each turn pays some of the debt off
                 if deficits[name] > 0:
-                    deficits[name] -= found[1].items.first.size
+                    deficits[name] -= found[1].first.size
                     self._take(*found)
                     if deficits[name] > 0:
                         continue
@@ -319,7 +346,7 @@ class Scheduler:
     def _fits_in_total(self, queue: StreamQueue) -> bool:
         if not self._fits(queue):
             return False
-        if _goes(queue.items.first.size, self._total, self._peak_total):
+        if _goes(queue.first.size, self._total, self._peak_total):
             return True
         self._total_full = True
         self._closed.add(queue.lane)
@@ -327,7 +354,7 @@ class Scheduler:
 
     def _fits(self, queue: StreamQueue) -> bool:
         """Whether the queue's first frame has room on its lane, and credit of the session."""
-        lane, item = queue.lane, queue.items.first
+        lane, item = queue.lane, queue.first
         room = self._rooms.get(lane)
         if room is None:
             room = self._rooms[lane] = self._ask(lane)
@@ -354,13 +381,11 @@ class Scheduler:
                 return True
         if now >= self._peer_until or not item.carried:
             return False
-        credit = queue.credit
-        return credit.left - item.carried < withheld(self._peer_percent, credit.window)
+        return queue.left - item.carried < withheld(self._peer_percent, queue.window)
 
     def _take(self, ring: Ring, queue: StreamQueue) -> None:
-        item = queue.items.popleft()
-        queue.queued -= item.size
-        queue.credit.sent += item.carried
+        item = queue.popleft()
+        queue.sent += item.carried
         self.session_credit.sent += item.carried
         self.queued_by_class[queue.lane.traffic_class] -= item.size
         self.sent_by_class[queue.lane.traffic_class] += item.size

@@ -16,13 +16,13 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from fabric import limits
 from fabric.classes import Mode, TrafficClass
@@ -38,6 +38,7 @@ ANSWER_TYPE: Final = "application/vnd.rap.fabric.stream.accepted.v1+json"
 SUITE: Final = "aes-256-gcm"
 TAG_BYTES: Final = 16
 KEY_BYTES: Final = 32
+_CLASS_OCTETS: Final = {one: bytes([one]) for one in TrafficClass}
 
 RECORD_END: Final = 0x0002
 """The data ends after this record; its plaintext, if any, is the last."""
@@ -146,44 +147,65 @@ def check_answer(context: SealContext, offer: SealOffer, answer: SealAnswer) -> 
         raise SealError("seal_signature", "the responder's signature is wrong")
 
 
-_SEND, _RECEIVE, _PROVE, _CHECK = (slice(at, at + KEY_BYTES) for at in range(0, 4 * KEY_BYTES, KEY_BYTES))
-
-
 class StreamKeys:
-    """The keys of one end: for each direction one that seals records and one that proves resumptions."""
+    """What the keys of one end are made from, when they are wanted: a stream that idles holds 64 octets.
 
-    __slots__ = ("_associated", "_material")
+    For each direction there is one key that seals records and one that proves resumptions.
+    """
 
-    def __init__(self, send: bytes, receive: bytes, associated: bytes, prove: bytes, check: bytes) -> None:
-        self._material = send + receive + prove + check  # one string is half of what four would hold
-        self._associated = associated
+    __slots__ = ("_initiator", "_secret", "_traffic_class", "_uid")
+
+    def __init__(self, secret: bytes, uid: bytes, traffic_class: TrafficClass, *, initiator: bool) -> None:
+        """`secret`: what HKDF extracted, 32 octets, and the hash of the transcript, 32 octets."""
+        self._secret = secret
+        self._uid = uid
+        self._traffic_class = traffic_class
+        self._initiator = initiator
 
     def seal(self, offset: int, flags: int, plaintext: Buffer) -> bytes:
         """Seal the plaintext that starts at `offset`; 16 bytes longer. Never twice with other bytes."""
-        return _cipher(self._material[_SEND]).encrypt(_NONCE.pack(flags, offset), plaintext, self._associated)
+        ready = _ready(self._secret, self._initiator)
+        return ready.send.encrypt(_NONCE.pack(flags, offset), plaintext, self._associated())
 
     def open(self, offset: int, flags: int, ciphertext: Buffer) -> bytes:
         """The plaintext, or `record_invalid`."""
+        ready = _ready(self._secret, self._initiator)
         try:
-            return _cipher(self._material[_RECEIVE]).decrypt(
-                _NONCE.pack(flags, offset), ciphertext, self._associated
-            )
+            return ready.receive.decrypt(_NONCE.pack(flags, offset), ciphertext, self._associated())
         except InvalidTag:
             raise SealError("record_invalid", f"the record at {offset} fails authentication") from None
 
     def prove(self, message: bytes) -> bytes:
         """HMAC-SHA256 by which this end shows that it holds the stream's keys, 32 bytes."""
-        return hmac.digest(self._material[_PROVE], message, "sha256")
+        return hmac.digest(_ready(self._secret, self._initiator).prove, message, "sha256")
 
     def proved(self, message: bytes, mac: bytes) -> bool:
         """Whether the other end made this `mac`."""
-        return hmac.compare_digest(hmac.digest(self._material[_CHECK], message, "sha256"), mac)
+        ready = _ready(self._secret, self._initiator)
+        return hmac.compare_digest(hmac.digest(ready.check, message, "sha256"), mac)
+
+    def _associated(self) -> bytes:
+        return self._uid + _CLASS_OCTETS[self._traffic_class]
 
 
-@lru_cache(maxsize=limits.SEAL_CIPHERS)
-def _cipher(key: bytes) -> AESGCM:
-    """A key made ready for use takes 2.5 KB, so only the streams of late have theirs so."""
-    return AESGCM(key)
+class _Ready(NamedTuple):
+    """The keys of one end, ready for use."""
+
+    send: AESGCM
+    receive: AESGCM
+    prove: bytes
+    check: bytes
+
+
+@lru_cache(maxsize=limits.SEAL_READY)
+def _ready(secret: bytes, initiator: bool) -> _Ready:
+    """A pair of ciphers takes 5 KB, so only the streams of late have theirs so."""
+    extracted, transcript = secret[:KEY_BYTES], secret[KEY_BYTES:]
+    material = HKDFExpand(SHA256(), 4 * KEY_BYTES, _LABEL + transcript).derive(extracted)
+    forward, back, proves, answers = (material[at : at + KEY_BYTES] for at in range(0, 128, KEY_BYTES))
+    if initiator:
+        return _Ready(AESGCM(forward), AESGCM(back), proves, answers)
+    return _Ready(AESGCM(back), AESGCM(forward), answers, proves)
 
 
 def _exchange(private: X25519PrivateKey, public: bytes) -> bytes:
@@ -203,9 +225,5 @@ def _keys(
         + context.answer_bytes(offer.key, answer.key, offer.signature)
         + answer.signature
     ).digest()
-    material = HKDF(SHA256(), 4 * KEY_BYTES, salt=None, info=_LABEL + transcript).derive(secret)
-    forward, back, proves, answers = (material[at : at + KEY_BYTES] for at in range(0, 128, KEY_BYTES))
-    associated = context.uid + bytes([context.traffic_class])
-    if initiator:
-        return StreamKeys(forward, back, associated, proves, answers)
-    return StreamKeys(back, forward, associated, answers, proves)
+    extracted = hmac.digest(bytes(KEY_BYTES), secret, "sha256")  # HKDF without a salt, RFC 5869 section 2.2
+    return StreamKeys(extracted + transcript, context.uid, context.traffic_class, initiator=initiator)

@@ -130,11 +130,6 @@ class EndToEnd:
         "_sender",
         "hold_s",
         "is_initiator",
-        "mode",
-        "peer_node_id",
-        "service",
-        "traffic_class",
-        "uid",
     )
 
     def __init__(
@@ -143,16 +138,9 @@ class EndToEnd:
         phase: _Phase,
         binding: Binding,
         config: StreamConfig,
-        peer_node_id: str,
         hold_s: int,
     ) -> None:
         """Use `initiate` or `respond`."""
-        context = binding.context
-        self.uid = context.uid
-        self.service = context.service
-        self.traffic_class: TrafficClass = context.traffic_class
-        self.mode: Mode = context.mode
-        self.peer_node_id = peer_node_id
         self.is_initiator = phase is _Phase.OPENING
         self.hold_s = hold_s
         """How long the stream is kept without a carrier."""
@@ -168,7 +156,7 @@ class EndToEnd:
         self._peer_closed = False
         self._sender: RecordSender | DatagramSender
         self._receiver: RecordReceiver | DatagramReceiver
-        if self.mode is Mode.DATAGRAM:
+        if binding.context.mode is Mode.DATAGRAM:
             self._sender, self._receiver = DatagramSender(), DatagramReceiver(self.counters)
         else:
             self._sender, self._receiver = RecordSender(config), RecordReceiver(config, now)
@@ -202,9 +190,7 @@ class EndToEnd:
             route=route,
         )
         binding = Binding.initiate(context, identity, random_bytes(32))
-        self = cls(
-            now, _Phase.OPENING, binding, config, responder, 0 if mode is Mode.PROBE else config.hold_s
-        )
+        self = cls(now, _Phase.OPENING, binding, config, 0 if mode is Mode.PROBE else config.hold_s)
         return self, SendOpen(binding.opening(self._receiver.limit, self.hold_s))
 
     @classmethod
@@ -237,12 +223,38 @@ class EndToEnd:
         )
         binding = Binding.respond(context, identity, open_body.seal, random_bytes(32))
         hold_s = 0 if mode is Mode.PROBE else min(config.hold_s, open_body.hold_s)
-        self = cls(now, _Phase.UNCONFIRMED, binding, config, expected_initiator, hold_s)
+        self = cls(now, _Phase.UNCONFIRMED, binding, config, hold_s)
         self._sender.allow(open_body.limit)
         outcome: list[Outcome] = [SendAccepted(binding.acceptance(self._receiver.limit))]
         if mode is Mode.PROBE:
             outcome.append(SendClose())
         return self, outcome
+
+    @property
+    def uid(self) -> bytes:
+        """16 bytes, the same on all hops."""
+        return self._binding.context.uid
+
+    @property
+    def service(self) -> str:
+        """The logical name of the OPEN."""
+        return self._binding.context.service
+
+    @property
+    def traffic_class(self) -> TrafficClass:
+        """The class that was asked for."""
+        return self._binding.context.traffic_class
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of the OPEN."""
+        return self._binding.context.mode
+
+    @property
+    def peer_node_id(self) -> str:
+        """The node at the other end."""
+        context = self._binding.context
+        return context.responder if self.is_initiator else context.initiator
 
     @property
     def route(self) -> RouteRef | None:

@@ -76,7 +76,6 @@ class Connection:
         self._lanes = LaneWriter(carrier, now)
         self._streams: dict[int, Stream] = {}
         self._dirty_streams: dict[Stream, None] = {}
-        self._opened_here: set[Stream] = set()
         self._pings: dict[int, asyncio.Future[float]] = {}
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._started: asyncio.Future[None] = self._loop.create_future()
@@ -396,7 +395,7 @@ class Connection:
 
     def stream_confirmed(self, stream: Stream) -> None:
         """Start the service of a stream that the peer opened, now that it proved its first record."""
-        if stream in self._opened_here:
+        if stream.is_initiator:
             stream.way = self._host.watching.join(stream)
         else:
             self._host.start_service(self, stream)
@@ -437,7 +436,6 @@ class Connection:
     def stream_over(self, stream: Stream) -> None:
         """Forget a stream that ended or failed."""
         self.release(stream)
-        self._opened_here.discard(stream)
         self._host.resuming.forget(stream, self._initiator(stream))
         self._host.connection_dirty(self)
 
@@ -454,8 +452,6 @@ class Connection:
     def adopt(self, stream: Stream) -> None:
         """The stream rides on this session from now on."""
         self._streams[stream.stream_id] = stream
-        if stream.is_initiator:
-            self._opened_here.add(stream)
         self.stream_dirty(stream)
 
     # -- the carrier's handshake -----------------------------------------------------------------------
@@ -569,7 +565,6 @@ class Connection:
     def _bind(self, machine: EndToEnd, stream_id: int) -> Stream:
         stream = Stream(self, machine, stream_id)
         self._streams[stream_id] = stream
-        self._opened_here.add(stream)
         self._dirty_streams[stream] = None
         if machine.hold_s:
             self._host.resuming.keep(stream, self._host.identity.node_id)

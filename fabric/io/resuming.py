@@ -45,7 +45,7 @@ class Resuming:
         self.ways: Ways = self._same_hop
         """How ways are found: a node looks at its registry and leases; by itself, the same neighbour."""
         self._endpoint = endpoint
-        self._streams: dict[tuple[str, bytes], Stream] = {}
+        self._streams: dict[str, dict[bytes, Stream]] = {}  # by initiator and uid
         self._held: dict[Stream, int] = {}
         self._causes: dict[Stream, tuple[Reason, float]] = {}
         """Why and since when a stream needs another way."""
@@ -61,19 +61,22 @@ class Resuming:
 
     def keep(self, stream: Stream, initiator: str) -> None:
         """A stream may be resumed from now on."""
-        self._streams[initiator, stream.stream_uid] = stream
+        self._streams.setdefault(initiator, {})[stream.stream_uid] = stream
 
     def check_new(self, initiator: str, uid: bytes) -> None:
         """Raise `StreamError` (`uid_in_use`) for the uid of a live stream: the OPEN is a copy."""
-        if (initiator, uid) in self._streams:
+        if uid in self._streams.get(initiator, {}):
             raise StreamError("uid_in_use", "a stream of this uid is open")
 
     def forget(self, stream: Stream, initiator: str) -> None:
         """The stream is over, at both ends as far as this one can know."""
         self._held.pop(stream, None)
         self._causes.pop(stream, None)
-        if self._streams.get((initiator, stream.stream_uid)) is stream:
-            del self._streams[initiator, stream.stream_uid]
+        known = self._streams.get(initiator, {})
+        if known.get(stream.stream_uid) is stream:
+            del known[stream.stream_uid]
+            if not known:
+                del self._streams[initiator]
         task = self._tasks.get(stream)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -123,7 +126,7 @@ class Resuming:
 
     def opened(self, connection: Connection, now: float, event: StreamOpened, initiator: str) -> None:
         """An OPEN with `resume`: bind its stream to this hop stream. Raises `StreamError` to refuse it."""
-        stream = self._streams.get((initiator, event.open.uid))
+        stream = self._streams.get(initiator, {}).get(event.open.uid)
         if stream is None:
             raise StreamError("gone", "no stream of this uid waits here")
         effects = stream.machine.resumed(now, event.open)
@@ -143,7 +146,7 @@ class Resuming:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for stream in list(self._streams.values()):
+        for stream in [one for known in self._streams.values() for one in known.values()]:
             stream.hop_event(self._endpoint.now(), HopReset("route_failed", "the endpoint is closed"))
         self._streams.clear()
         self._held.clear()

@@ -8,6 +8,7 @@ wakes who waits, and sets its timer. Nothing here copies a byte that the machine
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -16,7 +17,6 @@ from fabric.classes import Mode, TrafficClass
 from fabric.datagrams import OVERHEAD_BYTES
 from fabric.errors import StreamError
 from fabric.failover import ROUTE_RESETS, Switch
-from fabric.fifo import Fifo
 from fabric.frames import RouteRef
 from fabric.io.engines.packets import datagram_frame_room
 from fabric.io.hosts import StreamHost
@@ -90,7 +90,7 @@ class Stream:
         self._host: StreamHost = connection
         self._machine = machine
         self._loop = asyncio.get_running_loop()
-        self._pending: Fifo[memoryview] = Fifo()
+        self._pending: deque[memoryview] | None = None  # while there are any
         self._pending_bytes = 0
         self._end_wanted = False
         self._end_given = False
@@ -221,6 +221,8 @@ class Stream:
             raise StreamError("cancelled", "write after the end of data, or in another mode")
         if not len(data):
             return
+        if self._pending is None:
+            self._pending = deque()
         self._pending.append(memoryview(data).cast("B"))
         self._pending_bytes += len(data)
         self._feed()
@@ -441,18 +443,19 @@ class Stream:
         pending = self._pending
         before = self._pending_bytes
         while pending:
-            view = pending.first
+            view = pending[0]
             room = self._host.write_room(self)
             taken = self._machine.write(view[:room]) if room > 0 else 0
             self._pending_bytes -= taken
             if taken < len(view):
-                pending.first = view[taken:]
+                pending[0] = view[taken:]
                 break
             pending.popleft()
         if self._end_wanted and not pending and not self._end_given:
             self._end_given = True
             self._machine.finish()
         if before and not pending:
+            self._pending = None
             self._wake()
         if self._pending_bytes == before:
             return False
@@ -496,7 +499,7 @@ class Stream:
     def _finish(self, failure: StreamError | None) -> None:
         self._over = True
         self._failure = failure
-        self._pending.clear()
+        self._pending = None
         self._pending_bytes = 0
 
     def _rearm(self) -> None:

@@ -26,9 +26,8 @@ from tests.support.fabric_net import Chop, Net, Raw, Stream, ready_pair
 from tests.support.hop_streams import ACCEPTED, LANE
 from tests.support.leases import LEASE
 
-KEYS = [bytes([number]) * 32 for number in range(4)]
-ONE = StreamKeys(KEYS[0], KEYS[1], b"uid" + bytes(14), KEYS[2], KEYS[3])
-OTHER = StreamKeys(KEYS[1], KEYS[0], b"uid" + bytes(14), KEYS[3], KEYS[2])
+ONE = StreamKeys(bytes(64), b"uid" + bytes(13), TrafficClass.BULK, initiator=True)
+OTHER = StreamKeys(bytes(64), b"uid" + bytes(13), TrafficClass.BULK, initiator=False)
 
 
 def sealed(count: int) -> list[SendDatagram]:

@@ -49,7 +49,7 @@ class Hostile(Relay):
     def _no_more_than_came(self, session: Session, event: StreamSent) -> StreamSent:
         """What it made itself it cannot give back as credit."""
         leg = self._legs[session][event.stream_id].other
-        held = leg.session._streams[leg.stream_id].window.held
+        held = leg.session._streams[leg.stream_id].held
         return StreamSent(event.stream_id, min(event.carried, held))
 
     def _without_seal(self, event: StreamOpened) -> StreamOpened:

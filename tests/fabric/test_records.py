@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric import limits
+from fabric.classes import TrafficClass
 from fabric.errors import StreamError
 from fabric.events import SendRecord, StreamConfig
 from fabric.records import RecordReceiver, RecordSender
 from fabric.seal import RECORD_EMPTY, RECORD_END, StreamKeys
 
-ONE = StreamKeys(bytes(32), bytes([1]) * 32, b"uid" + bytes(14), bytes([2]) * 32, bytes([3]) * 32)
-OTHER = StreamKeys(bytes([1]) * 32, bytes(32), b"uid" + bytes(14), bytes([3]) * 32, bytes([2]) * 32)
+ONE = StreamKeys(bytes(64), b"uid" + bytes(13), TrafficClass.BULK, initiator=True)
+OTHER = StreamKeys(bytes(64), b"uid" + bytes(13), TrafficClass.BULK, initiator=False)
 KIB = 1024
 
 

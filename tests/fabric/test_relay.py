@@ -310,7 +310,7 @@ def test_a_slow_next_hop_holds_the_sender_back_through_hop_credit_alone() -> Non
     # End-to-end windows are out of the way: this responder would take all of it.
     one.machine._sender.allow(1 << 40)
     one.machine._sender._kept_max = 1 << 40
-    other.machine._receiver._window.limit = 1 << 40
+    other.machine._receiver.limit = 1 << 40
     pour(chain, one, other, 64 << 20)
     held = out.scheduler.queued
     assert limits.STREAM_WINDOW_BYTES - 66_000 < held <= limits.STREAM_WINDOW_BYTES
