@@ -12,13 +12,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 import sqlalchemy as sa
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from control_api import problems
-from control_api.desk import Backend, Desk, OutboxBackend, SequencingBackend
+from control_api.desk import Desk, OutboxBackend, Receipt, SequencingBackend
 from control_api.history import History
 from control_api.routes import log, models, pages, records, status
 from control_api.services import Services, new_limiter
@@ -27,6 +28,7 @@ from control_api.shield import Shield
 from control_api.watch import Watch
 from statelog.errors import StatelogError
 from statelog.io.database import database_path, open_database
+from statelog.io.desk import Backend
 from statelog.io.doorbell import Doorbell, ring
 from statelog.io.sequencers import Sequencers
 from statelog.io.signers import load_signer
@@ -92,7 +94,7 @@ async def _open(
     store = Store(engine)
     if signer is None and settings.sequencer_key is not None:
         signer = load_signer(settings.sequencer_key)
-    backend: Backend = (
+    backend: Backend[Any, Receipt] = (
         OutboxBackend(store, settings.anchor)
         if signer is None
         else SequencingBackend(Sequencers(engine, settings.anchor, signer))

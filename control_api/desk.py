@@ -1,31 +1,27 @@
-"""Where submitted records go: one writer thread, and as many records in one commit as are waiting.
-
-A commit with `synchronous=FULL` costs the same for one record and for a hundred, so concurrent submitters
-share it. Admission and SQL run in this thread; the event loop only waits for its answers. What the desk has
-answered with a `Receipt` is durable in the store.
+"""Submitted records, and what the API answers: appended to the logs that this replica may write, or queued in
+its outbox for the node daemon to forward. What was answered with a `Receipt` is durable in the store.
 """
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
-from control_api.limits import MAX_BATCH_RECORDS, MAX_WAITING_RECORDS
+from control_api.limits import MAX_WAITING_RECORDS
 from control_api.problems import API_CODES, problem
 from statelog import canonical
 from statelog.admission import admit, home_log
 from statelog.errors import Refused, UsageError
 from statelog.findings import Finding
+from statelog.io import desk
 from statelog.io.database import CommitUnknownError
 from statelog.io.loading import follow, new_replay
+from statelog.io.lookout import Look
 from statelog.io.sequencer import Submitted, is_elsewhere
-from statelog.io.sequencers import Sequencers
+from statelog.io.sequencers import Sequencers, Writing
 from statelog.io.store import Store
 from statelog.replay import Replay
 from statelog.signing import record_id_of
@@ -45,23 +41,25 @@ class Receipt:
     log: str | None = None
 
 
-class Backend(Protocol):
-    """Takes a batch in one commit; one answer for each record, in order. Raises when the store fails."""
-
-    def accept(self, batch: Sequence[bytes], now: int) -> list[Receipt | Finding]: ...
-
-
 class SequencingBackend:
     """Appends to the logs that this replica's key may write; what belongs in another goes to the outbox."""
 
     def __init__(self, sequencers: Sequencers) -> None:
-        self._sequencers = sequencers
+        self._writing = Writing(sequencers)
         self._outbox = OutboxBackend(sequencers.authority.store, sequencers.anchor)
 
-    def accept(self, batch: Sequence[bytes], now: int) -> list[Receipt | Finding]:
+    def begin(self, batch: Sequence[bytes]) -> tuple[Sequence[bytes], Look]:
+        """Look at records while others are committed."""
+        return self._writing.begin(batch)
+
+    def accept(self, begun: tuple[Sequence[bytes], Look], now: int) -> list[Receipt | Finding]:
         """One commit of each sequencer concerned."""
-        outcomes = self._sequencers.submit_many(batch, now)
-        return [self._receipt(data, one, now) for data, one in zip(batch, outcomes, strict=True)]
+        outcomes = self._writing.accept(begun, now)
+        return [self._receipt(data, one, now) for data, one in zip(begun[0], outcomes, strict=True)]
+
+    def close(self) -> None:
+        """End what was started to look."""
+        self._writing.close()
 
     def _receipt(self, data: bytes, outcome: Submitted | Finding, now: int) -> Receipt | Finding:
         if isinstance(outcome, Submitted):
@@ -81,6 +79,14 @@ class OutboxBackend:
         self._store = store
         self._anchor = anchor
         self._replays: dict[str, Replay] = {}
+
+    def begin(self, batch: Sequence[bytes]) -> Sequence[bytes]:
+        """Nothing is to be done before."""
+        return batch
+
+    def close(self) -> None:
+        """Forget what was replayed."""
+        self._replays.clear()
 
     def accept(self, batch: Sequence[bytes], now: int) -> list[Receipt | Finding]:
         """One transaction on the outbox. Raises UsageError while there is no log to judge by."""
@@ -121,99 +127,42 @@ class OutboxBackend:
         return ahead
 
 
-@dataclass(slots=True)
-class _Ticket:
-    data: bytes
-    loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[Receipt | Finding]
-
-    def resolve(self, outcome: Receipt | Finding | Exception) -> None:
-        """From the writer thread. The loop may be gone, or the caller: the record's fate does not depend on
-        either.
-        """
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._set, outcome)
-
-    def _set(self, outcome: Receipt | Finding | Exception) -> None:
-        if self.answer.done():
-            return
-        if isinstance(outcome, Exception):
-            self.answer.set_exception(outcome)
-        else:
-            self.answer.set_result(outcome)
-
-
-class Desk:
-    """The queue and its thread. `written` is called in the thread after each commit that wrote something."""
+class Desk(desk.Desk[Receipt]):
+    """`statelog.io.desk`, in the API's own words. `written()` is called in the thread after each commit that
+    wrote something.
+    """
 
     def __init__(
-        self, backend: Backend, clock: Callable[[], float], written: Callable[[], None], *, name: str = "desk"
+        self,
+        backend: desk.Backend[Any, Receipt],
+        clock: Callable[[], float],
+        written: Callable[[], None],
+        *,
+        name: str = "desk",
     ) -> None:
-        self._backend = backend
-        self._clock = clock
-        self._written = written
-        self._queue: queue.Queue[_Ticket | None] = queue.Queue(MAX_WAITING_RECORDS)
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        def heard(outcomes: list[Receipt | Finding]) -> None:
+            if any(isinstance(one, Receipt) and not one.duplicate for one in outcomes):
+                written()
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        super().__init__(backend, clock, heard, waiting=MAX_WAITING_RECORDS, name=name)
 
-    def close(self) -> None:
-        """Ends after the records already taken in; waits for them."""
-        self._queue.put(None)
-        self._thread.join()
-
-    async def submit(self, data: bytes) -> Receipt:
+    async def receipt(self, data: bytes) -> Receipt:
         """The receipt of a record once it is durable.
 
         Raises Refused with its finding; Problem API-BUSY when too many wait, and what `translate` makes of
         a failing store.
         """
-        loop = asyncio.get_running_loop()
-        ticket = _Ticket(data, loop, loop.create_future())
         try:
-            self._queue.put_nowait(ticket)
-        except queue.Full as error:
+            outcome = await self.submit(data)
+        except desk.DeskFullError as error:
             raise problem(
                 "API-BUSY", API_CODES["API-BUSY"], expected=f"at most {MAX_WAITING_RECORDS}"
             ) from error
-        outcome = await ticket.answer
+        except Exception as error:
+            raise translate(error) from error
         if isinstance(outcome, Finding):
             raise Refused(outcome)
         return outcome
-
-    def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch, last = self._more(first)
-            self._serve(batch)
-            if last:
-                return
-
-    def _more(self, first: _Ticket) -> tuple[list[_Ticket], bool]:
-        """What else waits already, up to a batch; and whether the desk is to close after it."""
-        batch = [first]
-        while len(batch) < MAX_BATCH_RECORDS:
-            try:
-                following = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if following is None:
-                return batch, True
-            batch.append(following)
-        return batch, False
-
-    def _serve(self, batch: list[_Ticket]) -> None:
-        try:
-            outcomes = self._backend.accept([ticket.data for ticket in batch], int(self._clock()))
-        except Exception as error:  # every caller must hear of it, whatever it is; the thread goes on
-            for ticket in batch:
-                ticket.resolve(translate(error))
-            return
-        if any(isinstance(one, Receipt) and not one.duplicate for one in outcomes):
-            self._written()
-        for ticket, outcome in zip(batch, outcomes, strict=True):
-            ticket.resolve(outcome)
 
 
 def translate(error: Exception) -> Exception:

@@ -14,7 +14,6 @@ BODY_TIMEOUT_S: Final = 10.0  # 64 KiB arrive by then on any usable line; slower
 DEFAULT_WAIT_S: Final = 10.0  # finality takes a second among witnesses that are up
 MAX_WAIT_S: Final = 30.0  # proxies between cut idle answers at a minute
 MAX_WAITING_RECORDS: Final = 1_024  # records read and not yet handed to the store; 64 MiB at most
-MAX_BATCH_RECORDS: Final = 256  # one commit; the batch of log replay
 RECHECK_S: Final = 2.0  # a ring of the doorbell may be lost; only while somebody waits
 RETRY_AFTER_S: Final = 1  # what a busy replica asks for
 

@@ -60,7 +60,7 @@ async def submit(
     services = services_of(request)
     data = await _body(request)
     patience, applied = _patience(request, wait_s, services)
-    receipt = await services.desk.submit(data)
+    receipt = await services.desk.receipt(data)
     headers = {"Location": f"/v1/records/{receipt.record_id}"}
     if applied:
         headers["Preference-Applied"] = applied

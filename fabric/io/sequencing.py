@@ -7,6 +7,7 @@ to the node's loop and back. Other processes with the same store append too; the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import Counter
@@ -16,12 +17,13 @@ from fabric import limits
 from fabric.io.finalizing import Ask, Finalizing
 from fabric.services.io.submitting import Host
 from fabric.services.submit import ELSEWHERE, Result
-from statelog.errors import Refused, SourceUnreadable, StatelogError, UsageError
+from statelog.errors import StatelogError
 from statelog.findings import Finding
 from statelog.io.cosign import HttpsWitnesses
+from statelog.io.desk import Desk
 from statelog.io.doorbell import ring
-from statelog.io.sequencer import is_elsewhere
-from statelog.io.sequencers import Sequencers
+from statelog.io.sequencer import Submitted, is_elsewhere
+from statelog.io.sequencers import Sequencers, Writing
 from statelog.limits import MAX_BATCH_RECORDS
 from statelog.state import AUTHORITY_LOG
 
@@ -56,11 +58,15 @@ class Sequencing(Host):
         self._stopping = False
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sequencing", daemon=True)
+        self._desk: Desk[Submitted] = Desk(
+            Writing(sequencers), clock, self._wrote, waiting=limits.SUBMIT_PENDING, name="writing"
+        )
         self._logs: dict[str, Finalizing] = {}
         self._written: list[str] = []
         self._final_sizes: Counter[str] = Counter()
         self._final_changed = asyncio.Event()
         self.law = self._of(AUTHORITY_LOG)
+        self._desk.start()
         self._thread.start()
 
     # -- on the node's loop --
@@ -73,7 +79,16 @@ class Sequencing(Host):
 
     async def submit(self, data: bytes) -> Result:
         """Sequence one record; callers that come together share a commit."""
-        return await asyncio.to_thread(self._submit, data)
+        try:
+            outcome = await self._desk.submit(data)
+        except (StatelogError, OSError) as error:
+            return Result("unavailable", code="store", sentence=str(error))
+        if isinstance(outcome, Submitted):
+            return Result("pending", outcome.record_id, outcome.log_index, log=outcome.log)
+        if is_elsewhere(outcome):
+            return Result("unavailable", code=ELSEWHERE, sentence=str(outcome))
+        self.counters["refused"] += 1
+        return Result("refused", outcome.record_id or "", None, outcome.code, str(outcome))
 
     @property
     def missing(self) -> dict[str, str]:
@@ -101,25 +116,14 @@ class Sequencing(Host):
         self._stopping = True
         self.wake()
         await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._desk.close)
 
     # -- on threads of their own --
 
-    def _submit(self, data: bytes) -> Result:
-        try:
-            submitted = self.sequencers.submit(data, int(self._clock()))
-        except Refused as error:
-            finding = error.finding
-            if is_elsewhere(finding):
-                return Result("unavailable", code=ELSEWHERE, sentence=str(finding))
-            self.counters["refused"] += 1
-            return Result("refused", finding.record_id or "", None, finding.code, str(finding))
-        except (SourceUnreadable, UsageError) as error:
-            return Result("unavailable", code="store", sentence=str(error))
-        self._home.call_soon_threadsafe(self._appended)
-        return Result("pending", submitted.record_id, submitted.log_index, log=submitted.log)
-
-    def _appended(self) -> None:
-        self.wake()
+    def _wrote(self, outcomes: list[Submitted | Finding]) -> None:
+        if any(isinstance(one, Submitted) for one in outcomes):
+            with contextlib.suppress(RuntimeError):  # the node's loop has ended
+                self._home.call_soon_threadsafe(self.wake)
 
     def _run(self) -> None:
         asyncio.run(self._main())
@@ -148,21 +152,21 @@ class Sequencing(Host):
     async def _work(self, wake: asyncio.Event) -> bool:
         """Drain, collect; whether nothing is left to do now."""
         try:
-            self._drain()
+            await self._drain()
             return await self._cosign(wake)
         except (StatelogError, OSError) as error:
             self.counters["errors"] += 1
             _log.warning("sequencing waits: %s", error)
             return False
 
-    def _drain(self) -> None:
+    async def _drain(self) -> None:
         store = self.sequencers.authority.store
         moved, left = False, set[str]()
         while rows := [
             row for row in store.outbox_pending(limits.SUBMIT_PENDING) if row.record_id not in left
         ]:
             rows = rows[:MAX_BATCH_RECORDS]
-            outcomes = self.sequencers.submit_many([row.data for row in rows], int(self._clock()))
+            outcomes = await asyncio.gather(*(self._desk.submit(row.data) for row in rows))
             with store.writing() as connection:
                 for row, outcome in zip(rows, outcomes, strict=True):
                     if not isinstance(outcome, Finding):

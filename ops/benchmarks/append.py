@@ -14,7 +14,6 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,9 @@ from ops.benchmarks.common import cores, measured, result, round_to
 from ops.benchmarks.ed25519 import rate_on_all_cores
 from ops.benchmarks.finality import times_to_finality
 from statelog.canonical import decode
-from statelog.io.sequencer import Sequencer
+from statelog.io.desk import Desk
+from statelog.io.sequencer import Sequencer, Submitted
+from statelog.io.sequencers import Sequencers, Writing
 from statelog.signing import signed_bytes
 
 SUBMITTERS = 64
@@ -41,9 +42,11 @@ def run(runs: int, quick: bool = False) -> list[dict[str, Any]]:
     finality: list[float] = []
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
-            engine, sequencer = cluster.store(Path(folder) / "node.db", 0)
+            engine, _ = cluster.store(Path(folder) / "node.db", 0)
             records = list(cluster.records(many + 2 * few))
-            shared.append(many / _concurrently(sequencer, records[:many], cluster.now))
+            writers = Sequencers(engine, cluster.anchor, cluster.sequencer_key)
+            shared.append(many / asyncio.run(_concurrently(writers, records[:many], cluster.now)))
+            sequencer = writers.authority
             alone = records[many : many + few]
             single.append(1_000 * _one_by_one(sequencer, alone, cluster.now) / few)
             bare = _bare_commits(Path(folder) / "bare.db", alone)
@@ -74,11 +77,11 @@ def run(runs: int, quick: bool = False) -> list[dict[str, Any]]:
     ]
 
 
-def _concurrently(sequencer: Sequencer, records: list[bytes], now: int) -> float:
-    """Wall seconds for `SUBMITTERS` threads, each waiting for its record before it sends the next.
+async def _concurrently(writers: Sequencers, records: list[bytes], now: int) -> float:
+    """Wall seconds for `SUBMITTERS` submitters, each waiting for its record before it sends the next.
 
-    Records of one service follow each other by epoch, so a thread gets every 64th pair of them: threads may
-    run at any pace, and no record waits for another thread's.
+    Records of one service follow each other by epoch, so a submitter gets every 64th pair of them: they may
+    go at any pace, and no record waits for another submitter's.
     """
     lanes: list[list[bytes]] = [[] for _ in range(SUBMITTERS)]
     leases, registry = records[0::2], records[1::2]
@@ -87,13 +90,17 @@ def _concurrently(sequencer: Sequencer, records: list[bytes], now: int) -> float
     for n, record in enumerate(registry):
         lanes[n % 200 % SUBMITTERS].append(record)
 
-    def submit_all(lane: list[bytes]) -> None:
+    async def submit_all(lane: list[bytes]) -> None:
         for record in lane:
-            sequencer.submit(record, now)
+            outcome = await desk.submit(record)
+            if not isinstance(outcome, Submitted):
+                raise TypeError(f"a record of the benchmark was refused: {outcome}")
 
-    with ThreadPoolExecutor(SUBMITTERS) as threads, measured() as spent:
-        for done in [threads.submit(submit_all, lane) for lane in lanes]:
-            done.result()
+    desk: Desk[Submitted] = Desk(Writing(writers), lambda: float(now), lambda _: None, waiting=SUBMITTERS)
+    desk.start()
+    with measured() as spent:
+        await asyncio.gather(*map(submit_all, lanes))
+    await asyncio.to_thread(desk.close)
     return spent.wall_s
 
 

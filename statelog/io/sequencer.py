@@ -8,26 +8,22 @@ partition stands in the authority log beside it, which the same transaction lock
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from statelog import canonical, signing
-from statelog.admission import Reading, read, signature_jobs
 from statelog.checkpoint import sign_checkpoint
 from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.findings import Finding
 from statelog.io.database import CommitUnknownError
 from statelog.io.loading import StoredAuthority, begin_replay, follow, new_replay
+from statelog.io.lookout import UNSEEN, Seen
 from statelog.io.store import Store
-from statelog.io.turns import Turns
 from statelog.leaf import frame_leaf
-from statelog.limits import MAX_BATCH_RECORDS, MAX_RECORD_BYTES, SEQUENCER_PARALLEL_RECORDS
+from statelog.limits import MAX_BATCH_RECORDS, MAX_RECORD_BYTES
 from statelog.replay import Entry, Replay
 from statelog.state import AUTHORITY_LOG, AuthorityState
 from statelog.times import parse_time
@@ -41,33 +37,6 @@ class Submitted:
     log_index: int
     duplicate: bool
     log: str = AUTHORITY_LOG
-
-
-class _Seen(NamedTuple):
-    """What a caller found out about its record before its turn: its form, and that all signatures are
-    right. Without either nothing is said against the record: admission looks again.
-    """
-
-    reading: Reading | None
-    verified: bool
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """One caller's record while callers share a commit."""
-
-    data: bytes
-    now: int
-    seen: _Seen
-    outcome: Submitted | Finding | BaseException | None = None
-
-    def result(self) -> Submitted:
-        """What came of it: the place, or the refusal or failure raised in the caller's own thread."""
-        if isinstance(self.outcome, Submitted):
-            return self.outcome
-        if isinstance(self.outcome, Finding):
-            raise Refused(self.outcome)
-        raise self.outcome or RuntimeError("a submitted record was not served")
 
 
 def is_elsewhere(finding: Finding) -> bool:
@@ -88,9 +57,7 @@ class Sequencer:
         self._signer = signer
         self._replay: Replay | None = None
         self._authority = StoredAuthority(store)
-        self._lock = Turns()  # over _replay and the order of transactions
-        self._tickets: list[_Ticket] = []
-        self._tickets_lock = threading.Lock()
+        self._lock = threading.Lock()  # over _replay and the order of transactions
 
     @classmethod
     def create(
@@ -121,32 +88,31 @@ class Sequencer:
         return sequencer
 
     def submit(self, data: bytes, now: int) -> Submitted:
-        """Sequence one record. Callers that come while another's commit is under way share the next one.
+        """Sequence one record.
 
         Raises Refused with the record's finding; SourceUnreadable when the store fails, CommitUnknownError
         (one of it) when even a second look cannot tell whether the record is in the log.
         """
-        # In the caller's own thread, so that callers verify beside one another and beside the commit.
-        ticket = _Ticket(data, now, self._look(data))
-        with self._tickets_lock:
-            self._tickets.append(ticket)
-        with self._lock:
-            if ticket.outcome is None:
-                self._serve_tickets()
-        return ticket.result()
+        (outcome,) = self.submit_many([data], now)
+        if isinstance(outcome, Finding):
+            raise Refused(outcome)
+        return outcome
 
-    def submit_many(self, batch: Sequence[bytes], now: int) -> list[Submitted | Finding]:
+    def submit_many(
+        self, batch: Sequence[bytes], now: int, seen: Sequence[Seen] | None = None
+    ) -> list[Submitted | Finding]:
         """Sequence records in order, up to `MAX_BATCH_RECORDS` a commit; one answer for each.
 
-        A Finding says why that record is not in the log; it never keeps others out. Raises as `submit` when
-        the store fails; records of earlier commits of the same call are then in the log.
+        `seen`: what a `Lookout` found out about each. A Finding says why that record is not in the log; it
+        never keeps others out. Raises as `submit` when the store fails; records of earlier commits of the
+        same call are then in the log.
         """
         outcomes: list[Submitted | Finding] = []
         for start in range(0, len(batch), MAX_BATCH_RECORDS):
-            part = batch[start : start + MAX_BATCH_RECORDS]
-            seen = self._look_together(part)
+            end = min(start + MAX_BATCH_RECORDS, len(batch))
+            known = [UNSEEN] * (end - start) if seen is None else seen[start:end]
             with self._lock:
-                outcomes += self._commit(part, seen, now)
+                outcomes += self._commit(batch[start:end], known, now)
         return outcomes
 
     def replay(self) -> Replay:
@@ -165,36 +131,6 @@ class Sequencer:
         """
         replay = self._replay
         return replay.state if replay is not None and replay.started else None
-
-    def _look(self, data: bytes) -> _Seen:
-        """Read a record and verify it, as far as that can be done without the lock."""
-        try:
-            reading = read(data)
-        except Refused:
-            return _Seen(None, verified=False)
-        state = self.glance()
-        jobs = None if state is None else signature_jobs(state, reading)
-        return _Seen(reading, verified=jobs is not None and signing.verify_all(jobs))
-
-    def _look_together(self, batch: Sequence[bytes]) -> list[_Seen]:
-        """`_look` at many records, on all cores: the verifier lets go of the interpreter."""
-        if len(batch) < SEQUENCER_PARALLEL_RECORDS:
-            return [self._look(data) for data in batch]
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            return list(threads.map(self._look, batch))
-
-    def _serve_tickets(self) -> None:
-        with self._tickets_lock:
-            served, self._tickets = self._tickets[:MAX_BATCH_RECORDS], self._tickets[MAX_BATCH_RECORDS:]
-        try:
-            data, seen = [one.data for one in served], [one.seen for one in served]
-            outcomes = self._commit(data, seen, max(one.now for one in served))
-        except BaseException as error:
-            for one in served:
-                one.outcome = error
-        else:
-            for one, outcome in zip(served, outcomes, strict=True):
-                one.outcome = outcome
 
     def _loaded(self) -> Replay:
         """The replay at some stored head. The first time this reads the whole log, before any lock is
@@ -222,7 +158,7 @@ class Sequencer:
             follow(self.store, replay, connection)
         return replay
 
-    def _commit(self, batch: Sequence[bytes], seen: Sequence[_Seen], now: int) -> list[Submitted | Finding]:
+    def _commit(self, batch: Sequence[bytes], seen: Sequence[Seen], now: int) -> list[Submitted | Finding]:
         """One transaction. On any failure the replay is thrown away: the store alone knows what happened."""
         outcomes: list[Submitted | Finding] = []
         try:
@@ -241,7 +177,7 @@ class Sequencer:
     def _append(
         self,
         batch: Sequence[bytes],
-        seen: Sequence[_Seen],
+        seen: Sequence[Seen],
         now: int,
         replay: Replay,
         outcomes: list[Submitted | Finding],
@@ -274,7 +210,7 @@ class Sequencer:
     def _place(
         self,
         data: bytes,
-        seen: _Seen,
+        seen: Seen,
         now: int,
         replay: Replay,
         entries: list[Entry],

@@ -11,6 +11,7 @@ from statelog import signing
 from statelog.admission import home_log
 from statelog.errors import Refused
 from statelog.findings import Finding
+from statelog.io.lookout import UNSEEN, Look, Lookout, Seen
 from statelog.io.sequencer import Sequencer, Submitted
 from statelog.io.store import Store
 from statelog.state import AUTHORITY_LOG
@@ -63,28 +64,53 @@ class Sequencers:
                 raise
             return self.of(better).submit(data, now)
 
-    def submit_many(self, batch: Sequence[bytes], now: int) -> list[Submitted | Finding]:
+    def submit_many(
+        self, batch: Sequence[bytes], now: int, seen: Sequence[Seen] | None = None
+    ) -> list[Submitted | Finding]:
         """Sequence records, those of one log in order; one answer for each.
 
-        Raises as `Sequencer.submit_many`.
+        `seen` and what is raised are as for `Sequencer.submit_many`.
         """
+        known = [UNSEEN] * len(batch) if seen is None else seen
         homes = [self.home(data) for data in batch]
-        found = self._submit(batch, dict(enumerate(homes)), now)
+        found = self._submit(batch, known, dict(enumerate(homes)), now)
         moved = {
             position: better
             for position, outcome in found.items()
             if isinstance(outcome, Finding) and (better := self.home(batch[position])) != homes[position]
         }
-        found |= self._submit(batch, moved, now)
+        found |= self._submit(batch, known, moved, now)
         return [found[position] for position in range(len(batch))]
 
     def _submit(
-        self, batch: Sequence[bytes], homes: dict[int, str], now: int
+        self, batch: Sequence[bytes], seen: Sequence[Seen], homes: dict[int, str], now: int
     ) -> dict[int, Submitted | Finding]:
         """The records at the positions of `homes`, each in the log that it names there."""
         found: dict[int, Submitted | Finding] = {}
         for log in dict.fromkeys(homes.values()):
             chosen = [position for position, home in homes.items() if home == log]
-            answers = self.of(log).submit_many([batch[position] for position in chosen], now)
+            data, known = [batch[at] for at in chosen], [seen[at] for at in chosen]
+            answers = self.of(log).submit_many(data, now, known)
             found.update(zip(chosen, answers, strict=True))
         return found
+
+
+class Writing:
+    """Batches of records on their way into the logs (`statelog.io.desk.Backend`)."""
+
+    def __init__(self, sequencers: Sequencers) -> None:
+        self.sequencers = sequencers
+        self._lookout = Lookout()
+
+    def begin(self, batch: Sequence[bytes]) -> tuple[Sequence[bytes], Look]:
+        """Look at records while others are committed."""
+        return batch, self._lookout.begin(batch, self.sequencers.authority.glance())
+
+    def accept(self, begun: tuple[Sequence[bytes], Look], now: int) -> list[Submitted | Finding]:
+        """One commit of each sequencer concerned. Raises as `Sequencers.submit_many`."""
+        batch, look = begun
+        return self.sequencers.submit_many(batch, now, self._lookout.finish(look))
+
+    def close(self) -> None:
+        """End what was started to look."""
+        self._lookout.close()

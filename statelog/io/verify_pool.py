@@ -13,6 +13,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -37,13 +38,15 @@ __all__ = ["VerifyPool", "verify_all"]
 class VerifyPool:
     """Satisfies `statelog.audit.SignatureVerifier` with `processes` workers (default: one a core).
 
-    A context manager: leaving it ends the workers.
+    `ask` has another way of asking: an answer for each group of jobs. Use one or the other. A context
+    manager: leaving it ends the workers.
     """
 
     def __init__(self, processes: int | None = None) -> None:
         self._batch: list[Job] = []
         self._workers = [_Worker() for _ in range(processes or os.cpu_count() or 1)]
         self._next = 0
+        self._asked: deque[Asked] = deque()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take jobs over; waits while too many batches are under way."""
@@ -58,11 +61,25 @@ class VerifyPool:
         sound = [worker.finish() for worker in self._workers]  # each of them, also after a wrong one
         return all(sound)
 
+    def ask(self, groups: Sequence[Sequence[Job]]) -> Asked:
+        """Hand groups of jobs over; waits while a pipe is full. Raises StatelogError when a worker died."""
+        asked = Asked(self._asked, [self._worker().ask(group) for group in groups])
+        self._asked.append(asked)
+        return asked
+
+    def close(self) -> None:
+        """End the workers, whatever they are doing."""
+        for worker in self._workers:
+            worker.close()
+
+    def _worker(self) -> _Worker:
+        self._next = (self._next + 1) % len(self._workers)
+        return self._workers[self._next]
+
     def _send(self) -> None:
         batch, self._batch = self._batch, []
         # In turn, so that all get the same work; a full one is waited for without a look at the others.
-        self._workers[self._next].submit(batch)
-        self._next = (self._next + 1) % len(self._workers)
+        self._worker().submit(batch)
 
     def __enter__(self) -> Self:
         return self
@@ -70,8 +87,25 @@ class VerifyPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self._workers:
-            worker.close()
+        self.close()
+
+
+class Asked:
+    """Groups of jobs that workers verify."""
+
+    def __init__(self, before: deque[Asked], workers: list[_Worker | None]) -> None:
+        self._before = before
+        self._workers = workers
+
+    def answers(self) -> list[bool]:
+        """For each group, whether all of it was right. Call it once, and in the order of asking.
+
+        Raises StatelogError when a worker died, or an answer to something else would be taken for one of
+        these.
+        """
+        if not self._before or self._before.popleft() is not self:
+            raise StatelogError("answers about signatures were not taken in order")
+        return [worker is not None and worker.answer() for worker in self._workers]
 
 
 class _Worker:
@@ -95,17 +129,30 @@ class _Worker:
 
     def submit(self, jobs: list[Job]) -> None:
         """Take a batch over; waits while too many are under way."""
-        if any(len(job[0]) != PUBLIC_KEY_BYTES or len(job[1]) != SIGNATURE_BYTES for job in jobs):
-            self._sound = False  # nothing of another length is ever right
-            return
         if self._waiting >= VERIFY_BATCHES_WAITING:
             self._take_answer()
+        if self.ask(jobs) is None:
+            self._sound = False
+        else:
+            self._waiting += 1
+
+    def ask(self, jobs: Sequence[Job]) -> Self | None:
+        """Take jobs over, to be asked for their `answer`; None where it is no without a look."""
+        if any(len(job[0]) != PUBLIC_KEY_BYTES or len(job[1]) != SIGNATURE_BYTES for job in jobs):
+            return None  # nothing of another length is ever right
         try:
             self._requests.write(frame_of(jobs))
             self._requests.flush()
         except OSError as error:
             raise StatelogError(f"a process that verifies signatures ended: {error}") from error
-        self._waiting += 1
+        return self
+
+    def answer(self) -> bool:
+        """Whether all of the jobs that were taken over longest ago were right."""
+        answer = self._answers.read(1)
+        if not answer:
+            raise StatelogError("a process that verifies signatures ended before it had answered")
+        return answer == RIGHT
 
     def finish(self) -> bool:
         """Wait for all answers; whether all were right. The worker then starts anew."""
@@ -123,11 +170,8 @@ class _Worker:
             self._requests.close()
 
     def _take_answer(self) -> None:
-        answer = self._answers.read(1)
-        if not answer:
-            raise StatelogError("a process that verifies signatures ended before it had answered")
+        self._sound &= self.answer()
         self._waiting -= 1
-        self._sound &= answer == RIGHT
 
 
 def _widen(pipe: IO[bytes]) -> None:

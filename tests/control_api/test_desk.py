@@ -24,6 +24,13 @@ class Backend:
         self.hold = threading.Event()
         self.hold.set()
         self.error: Exception | None = None
+        self.closed = False
+
+    def begin(self, batch: Sequence[bytes]) -> Sequence[bytes]:
+        return batch
+
+    def close(self) -> None:
+        self.closed = True
 
     def accept(self, batch: Sequence[bytes], now: int) -> list[Receipt | Finding]:
         self.batches.append(list(batch))
@@ -50,12 +57,12 @@ def test_each_caller_gets_its_own_outcome_and_the_bell_rings_for_what_was_writte
 
     async def main() -> None:
         desk.start()
-        assert await desk.submit(b"one") == Receipt("one", 7, duplicate=False)
+        assert await desk.receipt(b"one") == Receipt("one", 7, duplicate=False)
         assert rung == [True]
         with pytest.raises(Refused) as refused:
-            await desk.submit(b"bad")
+            await desk.receipt(b"bad")
         assert refused.value.code == "SL-SIG"
-        assert (await desk.submit(b"old")).duplicate
+        assert (await desk.receipt(b"old")).duplicate
         assert rung == [True], "nothing was written"
         desk.close()
 
@@ -82,11 +89,11 @@ def test_a_failing_store_reaches_every_caller_and_the_thread_goes_on(
         backend.error = error
         desk.start()
         with pytest.raises(kind) as raised:
-            await desk.submit(b"one")
+            await desk.receipt(b"one")
         if code is not None:
             assert isinstance(raised.value, Problem)
             assert raised.value.finding.code == code
-        assert (await desk.submit(b"one")).record_id == "one"
+        assert (await desk.receipt(b"one")).record_id == "one"
         desk.close()
 
     run(main)
@@ -99,13 +106,13 @@ def test_a_caller_that_went_away_takes_nothing_with_it() -> None:
     async def main() -> None:
         backend.hold.clear()
         desk.start()
-        asking = asyncio.create_task(desk.submit(b"one"))
+        asking = asyncio.create_task(desk.receipt(b"one"))
         await asyncio.sleep(0.02)  # time for the thread to take what it should not
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         backend.hold.set()
-        assert (await desk.submit(b"two")).record_id == "two"
+        assert (await desk.receipt(b"two")).record_id == "two"
         desk.close()
 
     run(main)
@@ -120,7 +127,7 @@ def test_closing_serves_what_was_taken_in_first() -> None:
     async def main() -> None:
         backend.hold.clear()
         desk.start()
-        asking = [asyncio.create_task(desk.submit(b"%d" % n)) for n in range(5)]
+        asking = [asyncio.create_task(desk.receipt(b"%d" % n)) for n in range(5)]
         await asyncio.sleep(0.02)  # time for the thread to take what it should not
         closing = asyncio.create_task(asyncio.to_thread(desk.close))
         await asyncio.sleep(0.02)  # time for the thread to take what it should not

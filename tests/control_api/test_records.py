@@ -260,11 +260,11 @@ class TestGroupCommit:
         held = threading.Event()
         submit_many = Sequencer.submit_many
 
-        def counted(self: Sequencer, batch: Any, now: int) -> Any:
+        def counted(self: Sequencer, batch: Any, now: int, seen: Any) -> Any:
             if not batches:
                 held.wait(10)
             batches.append(len(batch))
-            return submit_many(self, batch, now)
+            return submit_many(self, batch, now, seen)
 
         monkeypatch.setattr(Sequencer, "submit_many", counted)
 
@@ -294,10 +294,10 @@ class TestGroupCommit:
         held, taken = threading.Event(), threading.Event()
         submit_many = Sequencer.submit_many
 
-        def slow(self: Sequencer, batch: Any, now: int) -> Any:
+        def slow(self: Sequencer, batch: Any, now: int, seen: Any) -> Any:
             taken.set()
             held.wait(10)
-            return submit_many(self, batch, now)
+            return submit_many(self, batch, now, seen)
 
         monkeypatch.setattr(Sequencer, "submit_many", slow)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -224,34 +223,6 @@ def test_the_log_is_replayed_once_and_then_followed(
     assert sequencer.submit(third, cluster.now).log_index == cluster.log.size + 2
     assert sequencer._replay is replay
     assert replay.size == cluster.log.size + 3
-
-
-def test_callers_share_commits(sequencer: Sequencer, engine: sa.Engine, cluster: Cluster) -> None:
-    """Threads that come while one commit is under way are served together, each with its own answer."""
-    records = [*leases(cluster, 12), b"{}"]
-    results: dict[int, Submitted | str] = {}
-    start = threading.Barrier(len(records))
-
-    def run(position: int) -> None:
-        start.wait(10)
-        try:
-            results[position] = sequencer.submit(records[position], cluster.now)
-        except Refused as error:
-            results[position] = error.code
-
-    with sequencer._lock:  # a commit is under way
-        threads = [threading.Thread(target=run, args=(position,)) for position in range(len(records))]
-        for thread in threads:
-            thread.start()
-        while len(sequencer._tickets) < len(records):
-            assert any(thread.is_alive() for thread in threads)
-    for thread in threads:
-        thread.join(20)
-    assert results.pop(12) == "SL-SCHEMA"
-    first = cluster.log.size
-    places = sorted(one.log_index for one in results.values() if isinstance(one, Submitted))
-    assert places == list(range(first, first + 12))
-    assert [at for at, _ in Store(engine).checkpoints(first + 1)] == [first + 12]
 
 
 # --- terms ---

@@ -45,3 +45,11 @@ def test_one_wrong_signature_among_many(
     assert pool.finish() == (wrong is None)
     pool.submit([GOOD])
     assert pool.finish()  # a new round starts clean
+
+
+def test_each_group_has_its_own_answer(pool: VerifyPool) -> None:
+    groups = [[GOOD], [GOOD, BAD], [], [GONE, GOOD], [BAD], [GOOD] * 5]
+    first, second = pool.ask(groups), pool.ask(groups[::-1])
+    expected = [True, False, True, False, False, True]
+    assert first.answers() == expected
+    assert second.answers() == expected[::-1]

@@ -1,0 +1,158 @@
+"""The writer thread: one answer for each record, one look ahead, and nothing taken in is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from statelog.errors import SourceUnreadable
+from statelog.findings import Finding
+from statelog.io.desk import Desk, DeskClosedError, DeskFullError
+from statelog.io.sequencer import Submitted
+from statelog.io.sequencers import Sequencers, Writing
+from tests.support.aio import run, until
+from tests.support.authority import make_cluster, signer
+from tests.support.logs import leases, new_store
+
+
+class Recorder:
+    """A backend that writes down what it is told, and lets no commit pass while `hold` is clear."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.hold = threading.Event()
+        self.hold.set()
+        self.errors: dict[str, Exception] = {}
+        self.closed = False
+
+    def begin(self, batch: Sequence[bytes]) -> list[str]:
+        names = [data.decode() for data in batch]
+        self.told.append("begin " + " ".join(names))
+        if error := self.errors.pop("begin " + names[0], None):
+            raise error
+        return names
+
+    def accept(self, begun: list[str], now: int) -> list[str | Finding]:
+        self.told.append("accept " + " ".join(begun))
+        assert self.hold.wait(40)
+        if error := self.errors.pop("accept " + begun[0], None):
+            raise error
+        return [Finding("SL-SIG", "no") if name == "bad" else f"{name} at {now}" for name in begun]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def desk_of(backend: Recorder, waiting: int = 100) -> Desk[str]:
+    desk: Desk[str] = Desk(backend, lambda: 7.9, lambda _: None, waiting=waiting)
+    desk.start()
+    return desk
+
+
+def test_the_next_batch_is_begun_while_one_is_committed() -> None:
+    backend = Recorder()
+    desk = desk_of(backend)
+
+    async def main() -> None:
+        assert await desk.submit(b"a") == "a at 7"
+        backend.hold.clear()
+        first = asyncio.create_task(desk.submit(b"b"))
+        await until(lambda: backend.told[-1] == "accept b")
+        others = [asyncio.create_task(desk.submit(name)) for name in (b"c", b"bad")]
+        await until(lambda: desk._queue.qsize() == 2)
+        backend.hold.set()
+        assert await first == "b at 7"
+        good, bad = await asyncio.gather(*others)
+        assert good == "c at 7"
+        assert isinstance(bad, Finding)
+        await asyncio.to_thread(desk.close)
+
+    run(main)
+    assert backend.told == ["begin a", "accept a", "begin b", "accept b", "begin c bad", "accept c bad"]
+    assert backend.closed
+
+
+def test_what_waits_is_begun_before_the_batch_before_it_is_committed() -> None:
+    """The order that lets one batch be verified while another is written."""
+    backend = Recorder()
+    desk: Desk[str] = Desk(backend, lambda: 7.9, lambda _: None, waiting=1000)
+
+    async def main() -> None:
+        asking = [asyncio.create_task(desk.submit(b"%d" % n)) for n in range(300)]
+        await until(lambda: desk._queue.qsize() == 300)
+        desk.start()
+        assert await asyncio.gather(*asking) == [f"{n} at 7" for n in range(300)]
+        await asyncio.to_thread(desk.close)
+
+    run(main)
+    assert [one.split(" ")[:2] for one in backend.told] == [
+        ["begin", "0"],
+        ["begin", "256"],
+        ["accept", "0"],
+        ["accept", "256"],
+    ]
+
+
+@pytest.mark.parametrize("step", ["begin", "accept"])
+def test_a_failure_reaches_the_callers_of_its_batch_alone(step: str) -> None:
+    backend = Recorder()
+    desk = desk_of(backend)
+
+    async def main() -> None:
+        backend.errors[f"{step} a"] = SourceUnreadable("disk full")
+        with pytest.raises(SourceUnreadable):
+            await desk.submit(b"a")
+        assert await desk.submit(b"b") == "b at 7"
+        await asyncio.to_thread(desk.close)
+
+    run(main)
+
+
+def test_a_full_desk_and_a_closed_one_take_nothing() -> None:
+    backend = Recorder()
+    desk = desk_of(backend, waiting=1)
+
+    async def main() -> None:
+        backend.hold.clear()
+        first = asyncio.create_task(desk.submit(b"a"))
+        await until(lambda: "accept a" in backend.told)
+        second = asyncio.create_task(desk.submit(b"b"))
+        await until(lambda: desk._queue.qsize() == 1)
+        with pytest.raises(DeskFullError):
+            await desk.submit(b"c")
+        backend.hold.set()
+        assert await asyncio.gather(first, second) == ["a at 7", "b at 7"]
+        await asyncio.to_thread(desk.close)
+        with pytest.raises(DeskClosedError):
+            await desk.submit(b"d")
+
+    run(main)
+
+
+def test_callers_of_a_real_log_share_commits(tmp_path: Path) -> None:
+    """Those that come while one commit is under way are served together, each with its own answer."""
+    cluster = make_cluster()
+    engine, _ = new_store(tmp_path / "node.db", cluster)
+    sequencers = Sequencers(engine, cluster.anchor, signer("sequencer-1"))
+    records = [*leases(cluster, 40), b"{}"]
+    desk: Desk[Submitted] = Desk(Writing(sequencers), lambda: float(cluster.now), lambda _: None, waiting=100)
+
+    async def main() -> None:
+        asking = [asyncio.create_task(desk.submit(data)) for data in records]
+        await until(lambda: desk._queue.qsize() == len(records))
+        desk.start()
+        *placed, refused = await asyncio.gather(*asking)
+        assert isinstance(refused, Finding)
+        assert refused.code == "SL-SCHEMA"
+        first = cluster.log.size
+        places = [one.log_index for one in placed if isinstance(one, Submitted)]
+        assert places == list(range(first, first + 40))
+        assert [at for at, _ in sequencers.authority.store.checkpoints(first + 1)] == [first + 40]
+        await asyncio.to_thread(desk.close)
+
+    run(main)
+    engine.dispose()
