@@ -158,8 +158,8 @@ FLIGHT_MIN_RTT_S = 10.0
 FLIGHT_PROBE_S = 0.05
 """For this long bulk is held down to half a round trip's worth to see the path empty: half a percent."""
 
-LANE_UNSENT_BYTES = 128 << 10
-"""Untransmitted bytes on one lane: later, more urgent frames wait behind at most this much."""
+LANE_UNSENT_BYTES = 2 * 65_600
+"""Untransmitted bytes on one lane, two full records: more urgent frames wait behind at most this much."""
 
 SESSION_UNSENT_BYTES = 512 << 10
 """Untransmitted bytes of one session over all lanes."""

@@ -109,12 +109,10 @@ class Ring:
     """The queues of one class that have something to send and credit for it, by tenant, in turns."""
 
     def __init__(self) -> None:
-        self._tenants: deque[_Tenant] = deque()
+        self.tenants: deque[_Tenant] = deque()
+        """Those whose turn will come; empty while nothing waits."""
         self._by_name: dict[str, _Tenant] = {}
         self._lanes: dict[LaneKey, int] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._tenants)
 
     def add(self, queue: StreamQueue) -> None:
         """Put a queue at the end of its tenant's turns; nothing if it is in already."""
@@ -123,7 +121,7 @@ class Ring:
         tenant = self._by_name.get(queue.tenant)
         if tenant is None:
             tenant = self._by_name[queue.tenant] = _Tenant(queue.tenant)
-            self._tenants.append(tenant)
+            self.tenants.append(tenant)
         tenant.queues.append(queue)
         queue.ring = self
         self._lanes[queue.lane] = self._lanes.get(queue.lane, 0) + 1
@@ -139,7 +137,7 @@ class Ring:
         if not self._lanes[queue.lane]:
             del self._lanes[queue.lane]
         if not tenant.queues:
-            self._tenants.remove(tenant)
+            self.tenants.remove(tenant)
             del self._by_name[queue.tenant]
 
     def find(self, eligible: Callable[[StreamQueue], bool], closed: set[LaneKey]) -> StreamQueue | None:
@@ -148,20 +146,20 @@ class Ring:
         Queues on lanes that are `closed`, also while this looks, are not asked: with one lane for a hundred
         streams the first that finds it full is the last that looks.
         """
-        for _ in range(len(self._tenants)):
-            queues = self._tenants[0].queues
+        for _ in range(len(self.tenants)):
+            queues = self.tenants[0].queues
             for _ in range(len(queues)):
                 if self._lanes.keys() <= closed:
                     return None
                 if queues[0].lane not in closed and eligible(queues[0]):
                     return queues[0]
                 queues.rotate(-1)
-            self._tenants.rotate(-1)
+            self.tenants.rotate(-1)
         return None
 
     def served(self, queue: StreamQueue, size: int) -> None:
         """The first queue sent `size` bytes: pass the turn on when its quantum, or its tenant's, is used."""
-        tenant = self._tenants[0]
+        tenant = self.tenants[0]
         queue.turn -= size
         tenant.turn -= size
         if queue.turn <= 0:
@@ -169,7 +167,7 @@ class Ring:
             tenant.queues.rotate(-1)
         if tenant.turn <= 0:
             tenant.turn += limits.SCHEDULER_QUANTUM_BYTES
-            self._tenants.rotate(-1)
+            self.tenants.rotate(-1)
 
 
 Pulled = tuple[StreamQueue, Item]
@@ -180,6 +178,7 @@ class Scheduler:
 
     def __init__(self, now: float) -> None:
         self._rings = {traffic_class: Ring() for traffic_class in TrafficClass}
+        self._waiting = [ring.tenants for ring in self._rings.values()]  # looked at often
         self._shares = {
             "excess": tuple(self._rings[traffic_class] for traffic_class in _EXPRESS_ORDER),
             "reliable": (self._rings[TrafficClass.RELIABLE],),
@@ -265,7 +264,7 @@ class Scheduler:
 
     def has_output(self) -> bool:
         """Whether some frame waits for nothing but room or the session's credit."""
-        return any(self._rings.values())
+        return any(self._waiting)
 
     def _enlist(self, queue: StreamQueue) -> None:
         """A queue is in its ring exactly while it has a frame that its own credit allows."""
@@ -283,9 +282,9 @@ class Scheduler:
         self._total, self._total_full = total, False
         self._peak_total = max(total, self._peak_total)
         for traffic_class in _EXPRESS_ORDER:
-            if self._rings[traffic_class]:
+            if self._rings[traffic_class].tenants:
                 self._express(traffic_class)
-        if any(self._rings.values()):
+        if any(self._waiting):
             self._weighted()
         self._ask = _no_room
         return self._taken
@@ -338,7 +337,7 @@ class Scheduler:
 
     def _find(self, rings: tuple[Ring, ...]) -> tuple[Ring, StreamQueue] | None:
         for ring in rings:
-            queue = ring.find(self._fits_in_total, self._closed) if ring else None
+            queue = ring.find(self._fits_in_total, self._closed) if ring.tenants else None
             if queue is not None:
                 return ring, queue
         return None

@@ -5,11 +5,15 @@ What is queued in the engine can no longer be overtaken, so a lane gets more onl
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from fabric import limits
 from fabric.flight import FlightLimit
 from fabric.io.engines import Address, Carrier
 from fabric.lanes import LaneKey
 from fabric.session import Session
+
+_DATA = itemgetter(0)
 
 
 class LaneWriter:
@@ -47,7 +51,7 @@ class LaneWriter:
         carrier = self._carrier
         if carrier.remote[0] != self._host:
             self._host, self._flight = carrier.remote[0], FlightLimit(now)
-        self._sent += sum(len(data) for data, _ in datagrams)
+        self._sent += sum(map(len, map(_DATA, datagrams)))
         starved = not session.has_output() and not carrier.unsent()
         self._flight.update(now, self._sent, carrier.in_flight(), carrier.round_trip(), starved=starved)
 

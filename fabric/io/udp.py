@@ -301,9 +301,13 @@ def source_towards(family: socket.AddressFamily, address: Address) -> str | None
 
 def _same_address(datagrams: list[tuple[bytes, Address]], start: int) -> tuple[list[bytes], Address]:
     """The run of datagrams from `start` that go to one address."""
-    addr = datagrams[start][1]
+    rest = datagrams[start:] if start else datagrams
+    payloads, addresses = zip(*rest, strict=True)
+    addr = addresses[0]
+    if addresses.count(addr) == len(addresses):  # nearly always
+        return list(payloads), addr
     group = []
-    for data, other in datagrams[start:] if start else datagrams:
+    for data, other in rest:
         if other is not addr and other != addr:
             break
         group.append(data)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import base64
 import ssl
+from functools import partial
+from operator import itemgetter
 from typing import Any, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,6 +36,7 @@ from fabric.io.engines.base import BaseCarrier, too_many_pending
 from fabric.io.engines.packets import CID_BYTES
 from fabric.io.engines.qlog import QlogFolder
 
+_DATA_AND_ADDRESS = itemgetter(0, 1)
 _ACK_DELAY_EXPONENT, _MAX_ACK_DELAY_S = 3, 0.025
 """What a peer that does not say has: RFC 9000 section 18.2."""
 
@@ -233,8 +236,8 @@ class Qh3Carrier(BaseCarrier):
     def _poll(self, datagrams: list[tuple[bytes, Address]], now: float) -> None:
         poll = cast("Any", self._quic._core).poll_transmit
         try:
-            while (transmit := poll(now)) is not None:
-                datagrams.append((transmit[0], transmit[1]))
+            # No bytecode for each of many; what was gathered stays when it fails.
+            datagrams.extend(map(_DATA_AND_ADDRESS, iter(partial(poll, now), None)))
         except RuntimeError as error:
             # The core fails to build a packet when what it may send to an unproved address is almost used
             # up. It goes on once more has come from there; the library's own loop loses what it gathered.
