@@ -8,6 +8,7 @@ database keep different cores busy. The event loops only wait for answers: each 
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from statelog.errors import StatelogError
 from statelog.findings import Finding
 from statelog.limits import MAX_BATCH_RECORDS
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 B = TypeVar("B")
@@ -144,7 +147,10 @@ class Desk(Generic[T]):
         except Exception as error:  # as above
             _tell(batch, error)
             return
-        self._written(outcomes)
+        try:
+            self._written(outcomes)
+        except Exception:
+            _log.exception("records were written, and whoever should hear of it does not")
         _tell(batch, outcomes)
 
 

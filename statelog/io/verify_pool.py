@@ -149,7 +149,7 @@ class _Worker:
 
     def answer(self) -> bool:
         """Whether all of the jobs that were taken over longest ago were right."""
-        answer = self._answers.read(1)
+        answer = b"" if self._answers.closed else self._answers.read(1)
         if not answer:
             raise StatelogError("a process that verifies signatures ended before it had answered")
         return answer == RIGHT

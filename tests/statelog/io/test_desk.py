@@ -11,8 +11,9 @@ import pytest
 
 from statelog.errors import SourceUnreadable
 from statelog.findings import Finding
+from statelog.io.database import CommitUnknownError
 from statelog.io.desk import Desk, DeskClosedError, DeskFullError
-from statelog.io.sequencer import Submitted
+from statelog.io.sequencer import Sequencer, Submitted
 from statelog.io.sequencers import Sequencers, Writing
 from tests.support.aio import run, until
 from tests.support.authority import make_cluster, signer
@@ -152,6 +153,52 @@ def test_callers_of_a_real_log_share_commits(tmp_path: Path) -> None:
         places = [one.log_index for one in placed if isinstance(one, Submitted)]
         assert places == list(range(first, first + 40))
         assert [at for at, _ in sequencers.authority.store.checkpoints(first + 1)] == [first + 40]
+        await asyncio.to_thread(desk.close)
+
+    run(main)
+    engine.dispose()
+
+
+def test_a_bell_that_breaks_takes_no_record_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(outcomes: list[str | Finding]) -> None:
+        raise OSError(str(outcomes))
+
+    desk: Desk[str] = Desk(Recorder(), lambda: 7.9, broken, waiting=10)
+    desk.start()
+
+    async def main() -> None:
+        assert await desk.submit(b"a") == "a at 7"
+        assert await desk.submit(b"b") == "b at 7"
+        await asyncio.to_thread(desk.close)
+
+    run(main)
+    assert "does not" in caplog.text
+
+
+def test_a_commit_that_nobody_knows_of_is_told_to_its_callers_and_a_copy_finds_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make_cluster()
+    engine, _ = new_store(tmp_path / "node.db", cluster)
+    sequencers = Sequencers(engine, cluster.anchor, signer("sequencer-1"))
+    desk: Desk[Submitted] = Desk(Writing(sequencers), lambda: float(cluster.now), lambda _: None, waiting=100)
+    desk.start()
+    (record,) = leases(cluster, 1)
+
+    def unknown(*_: object) -> None:
+        raise CommitUnknownError("the connection is gone")
+
+    async def main() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Sequencer, "_append", unknown)
+            patched.setattr(Sequencer, "_committed", lambda *_: False)
+            with pytest.raises(CommitUnknownError):
+                await desk.submit(record)
+        placed, copy = await asyncio.gather(desk.submit(record), desk.submit(record))
+        assert isinstance(placed, Submitted)
+        assert isinstance(copy, Submitted)
+        assert placed.log_index == copy.log_index == cluster.log.size
+        assert {placed.duplicate, copy.duplicate} == {False, True}
         await asyncio.to_thread(desk.close)
 
     run(main)

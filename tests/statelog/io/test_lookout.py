@@ -82,3 +82,15 @@ def test_without_its_processes_everything_works_as_before(
     assert all(one.verified for one in lookout.finish(lookout.begin(GOOD, STATE)))
     assert lookout._pool is None
     assert "in this process from now on" in caplog.text
+
+
+def test_a_batch_that_was_handed_over_when_the_processes_fail_is_verified_here(lookout: Lookout) -> None:
+    first = lookout.begin(GOOD, STATE)
+    pool = lookout._pool
+    assert pool is not None
+    for worker in pool._workers:
+        worker._process.kill()
+        worker._process.wait()
+    second = lookout.begin(GOOD, STATE)  # the pipes are broken
+    for look in (first, second):
+        assert all(one.verified for one in lookout.finish(look))
