@@ -140,6 +140,7 @@ LOOKOUT_GROUP_RECORDS: Final = 8  # whose signatures are answered for together
 MAX_INTEGRITY_FAULTS: Final = 16  # one damaged page may yield hundreds of sentences about one cause
 STORE_BUSY_TIMEOUT_S: Final = 30.0  # a writer holds the lock for milliseconds; only a broken disk this long
 MAX_ROLLBACKS: Final = 64  # sources of one log whose newest rollback is kept
+MAX_SHOWN_HEADS: Final = 1024  # sources of one log whose largest head is kept; the one seen longest ago goes
 MAX_SPLIT_VIEWS: Final = 64  # of one log: one convicts, a few show when it began, and none fills a disk
 MAX_EVIDENCE_PER_EPOCH: Final = 2  # two records prove equivocation; more would let the equivocator fill disks
 

@@ -24,8 +24,9 @@ from projections.registry import generation_of
 from statelog import admission, canonical
 from statelog.errors import Refused, refuse
 from statelog.findings import Finding
+from statelog.io.evidence import Evidence
 from statelog.io.store import Store
-from statelog.io.working import AheadRecord, Evidence
+from statelog.io.working import AheadRecord
 from statelog.records import KINDS
 from statelog.replay import Entry, Replay
 from statelog.signing import record_id_of

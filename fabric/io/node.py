@@ -135,7 +135,8 @@ class Node:
             self.config.partitions,
         )
         self.changed = Changed()
-        self.sync_server = SyncServer(self.replica, self.worker, self.changed)
+        self._asked: set[str] = set()  # peers whose heads are on their way
+        self.sync_server = SyncServer(self.replica, self.worker, self.changed, self._ask_again)
         self.sync_clients: dict[str, SyncClient] = {}
         self.sync_client = self._follow(AUTHORITY_LOG)
         self.promoter = discovery.Promoter(rng, clock(), spread_s=self.config.probe_jitter_s)
@@ -172,7 +173,14 @@ class Node:
         if log not in self.sync_clients:
             sources = sync.Sources(self._rng)
             self.sync_clients[log] = SyncClient(
-                self.replica, self.worker, sources, self._connect, self.clock, self.changed, log
+                self.replica,
+                self.worker,
+                sources,
+                self._connect,
+                self.clock,
+                self.changed,
+                self._ask_again,
+                log,
             )
         return self.sync_clients[log]
 
@@ -528,12 +536,22 @@ class Node:
 
     async def _compare(self, connection: Connection) -> None:
         """Exchange heads with a peer: two histories are found out where two of their readers meet."""
+        self._asked.add(connection.peer_node_id)
         try:
             for client in list(self.sync_clients.values()):
                 await client.compare(connection)
         except (FabricError, Refused, TimeoutError) as error:
             self.counters["heads_not_compared"] += 1
             _log.info("no heads exchanged with node %s: %s", connection.peer_node_id[:12], error)
+        finally:
+            self._asked.discard(connection.peer_node_id)
+
+    def _ask_again(self, node_id: str) -> None:
+        """A peer showed less than it did; only what it answers from now on says that it went back."""
+        connection = self.endpoint.connection_to(node_id)
+        waits = node_id in self._asked
+        if connection is not None and not waits and logsync.CAPABILITY in connection.capabilities:
+            self._spawn(self._compare(connection))
 
     async def _compare_with_one(self) -> None:
         known = [c for c in self.peers.sessions().values() if logsync.CAPABILITY in c.capabilities]

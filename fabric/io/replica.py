@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 
 from fabric.io.ahead import RecordsAhead, logged
-from fabric.io.heads import Heads, Shown
+from fabric.io.heads import Asked, Compared, Heads
 from fabric.io.heldlog import HeldLog
 from fabric.io.updates import NO_NEWS, LogStatus, News, ReplicaError, Update
 from fabric.sync import Batch, Cosigned, Intake, Message
@@ -32,7 +32,6 @@ from statelog import admission, canonical
 from statelog.checkpoint import parse_signed_checkpoint
 from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.finality import final_cosignatures
-from statelog.io.comparing import Relation
 from statelog.io.database import open_database
 from statelog.io.store import Head, Store, StoredCosignature
 from statelog.limits import SAVED_FOLD_ENTRIES
@@ -205,18 +204,18 @@ class Replica(RecordsAhead):
         cosigned = final_cosignatures(parsed, self.final.state.witnesses)
         return checkpoint.size if cosigned.met else 0
 
-    def shown(self, peer: str, log: str = AUTHORITY_LOG) -> Shown | None:
-        """The largest head that `peer` has shown of a log (`Heads.shown`)."""
-        return self._heads.shown(peer, log)
+    def asking(self, peer: str, log: str = AUTHORITY_LOG) -> tuple[bytes | None, Asked]:
+        """The final head to show a peer that is asked for its own, and what it had shown by then."""
+        return self.head_note(log), self._heads.asking(peer, log)
 
     def compare_head(
-        self, note: bytes, peer: str, log: str = AUTHORITY_LOG, *, after: Shown | None = None
-    ) -> Relation:
+        self, note: bytes, peer: str, log: str = AUTHORITY_LOG, *, asked: Asked | None = None
+    ) -> Compared:
         """Look whether a head that `peer` shows fits this node's log (`Heads.compare`)."""
-        relation, changed = self._heads.compare(self.held(log), note, peer, after)
-        if changed:
+        compared = self._heads.compare(self.held(log), note, peer, asked)
+        if compared.changed:
             self._publish(self._update())
-        return relation
+        return compared
 
     def _compare_newer(self) -> None:
         if self._heads.compare_newer(self.held):
@@ -339,8 +338,6 @@ class Replica(RecordsAhead):
         dropped = [(record_id, "SL-EXPIRED") for record_id in gone]
         if told or gone:
             self._publish(self._update(News(tuple(told), dropped=tuple(dropped))))
-
-    # -- serving --
 
     # -- serving --
 

@@ -18,7 +18,7 @@ from fabric.pressure import Pressure
 from projections.model import RegistryRecord
 from projections.snapshot import Snapshot
 from statelog.alarms import is_stale
-from statelog.io.working import EvidenceCounts
+from statelog.io.evidence import EvidenceCounts
 
 SCHEMA = "fabric.status.v1"
 

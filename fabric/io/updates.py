@@ -10,7 +10,7 @@ from projections.registry import StatusChange
 from projections.snapshot import Snapshot
 from statelog.alarms import alarms
 from statelog.findings import Finding
-from statelog.io.working import EvidenceCounts
+from statelog.io.evidence import EvidenceCounts
 
 
 class ReplicaError(FabricError):

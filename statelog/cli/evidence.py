@@ -8,12 +8,22 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from statelog.cli.common import Form, OutputOption, RootOption, StoreOption, print_json, print_table, say
+from statelog.cli.common import (
+    Form,
+    OutputOption,
+    RootOption,
+    StoreOption,
+    now,
+    print_json,
+    print_table,
+    say,
+)
 from statelog.cli.opened import opened
 from statelog.errors import UsageError
+from statelog.io.evidence import Evidence, KeptRollback, KeptSplitView
+from statelog.io.evidence_files import rollback_files, split_view_files, write_evidence
 from statelog.io.files import write_new
-from statelog.io.working import Evidence, KeptRollback, KeptSplitView
-from statelog.signing import encode_base64
+from statelog.io.store import Store
 from statelog.times import format_time
 from statelog.wording import short
 
@@ -23,6 +33,13 @@ SCHEMA = "statelog.evidence.v1"
 def evidence(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write everything as files into a new folder.")
+    ] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Alarm no more about a rollback of SOURCE, which will not come back; it stays as evidence.",
+        ),
     ] = None,
     store: StoreOption = None,
     root: RootOption = None,
@@ -39,8 +56,12 @@ def evidence(
       statelog evidence --store node.db
 
       statelog evidence --store node.db --out proof
+
+      statelog evidence --store node.db --over https://gone.example
     """
     with opened(store, root) as log_:
+        if over is not None:
+            _settle(log_.store, over)
         records = list(log_.store.evidence())
         views = log_.store.split_views()
         backs = log_.store.rollbacks()
@@ -79,7 +100,7 @@ def evidence(
             ("shown by", "showed", "then", "seen", "back"),
             (
                 (
-                    short(one.source),
+                    one.source,
                     one.earlier_size,
                     one.size,
                     format_time(one.seen_at),
@@ -90,6 +111,13 @@ def evidence(
         )
     if out is not None:
         say(f"written to {out}")
+
+
+def _settle(store: Store, source: str) -> None:
+    if store.rollback_from(source) is None:
+        behind = ", ".join(one.source for one in store.rollbacks() if one.over_at is None)
+        raise UsageError(f"no rollback of {source} is under way; of these one is: {behind or 'none'}")
+    store.rollback_over(source, now())
 
 
 def _document(
@@ -159,15 +187,10 @@ def _export(
         write_new(out / f"record-{number:03}-{_hex(record.record_id)}.json", record.data, 0o644)
     for number, view in enumerate(views):
         stem = f"split-{number:03}-{view.size}"
-        write_new(out / f"{stem}-smaller.note", view.found.smaller, 0o644)
-        write_new(out / f"{stem}-larger.note", view.found.larger, 0o644)
-        lines = [f"old {view.size}", encode_base64(view.found.root)]
-        lines += [encode_base64(item) for item in view.found.proof]
-        write_new(out / f"{stem}-proof.txt", "".join(f"{line}\n" for line in lines).encode(), 0o644)
+        write_evidence(out, split_view_files(stem, view.size, view.found))
     for number, back in enumerate(backs):
         stem = f"rollback-{number:03}-{back.earlier_size}-{back.size}"
-        write_new(out / f"{stem}-earlier.note", back.found.earlier, 0o644)
-        write_new(out / f"{stem}-later.note", back.found.later, 0o644)
+        write_evidence(out, rollback_files(stem, back.found))
 
 
 def _hex(record_id: str) -> str:

@@ -56,8 +56,8 @@ def status(
 ) -> None:
     """Show where a store stands, or who has signed a request and who is missing.
 
-    With --compare, two copies that no single history has are found out: both signed heads are kept as
-    evidence, and the command ends with 1.
+    With --compare, two copies that no single history has are found out, and one that shows less than when it
+    was compared before: both signed heads are kept as evidence, and the command ends with 1.
 
     Examples:
 
@@ -86,17 +86,19 @@ _SAID = {
     Relation.OLDER: "an older head of this history",
     Relation.NEWER: "a newer head that is proved to extend this history",
     Relation.DROPPED: "a head that was never final, of a tail that a new term dropped",
+    Relation.BACK: "LESS THAN BEFORE: both signed heads are kept, see `statelog evidence`",
     Relation.SPLIT: "ANOTHER HISTORY: both signed heads are kept, see `statelog evidence`",
     Relation.UNSIGNED: "a head that no sequencer known here has signed",
     Relation.FOREIGN: "a head of another log",
 }
-_BAD = (Relation.SPLIT, Relation.UNSIGNED, Relation.FOREIGN)
+_BAD = (Relation.BACK, Relation.SPLIT, Relation.UNSIGNED, Relation.FOREIGN)
 
 
 def _compared(log_: Opened, source: str, ca: Path | None) -> Relation:
     replay = log_.replay(verify_signatures=False)
+    before = log_.store.shown_head(source)
     with open_tiles(source, ca) as other:
-        return compare_log(log_.store, replay, other, source, now())
+        return compare_log(log_.store, replay, other, source, now(), before)
 
 
 def _print(facts: dict[str, Any], compare: str | None) -> None:

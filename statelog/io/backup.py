@@ -31,6 +31,7 @@ KEPT: Final = (
     tables.evidence,
     tables.split_view,
     tables.rollback,
+    tables.shown_head,
     tables.ahead_record,
 )
 

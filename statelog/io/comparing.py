@@ -1,7 +1,8 @@
 """Comparing heads: what a peer or another replica shows, against the log in this store.
 
 Whoever talks to anybody compares heads with them, so that a log which shows two histories is found out as
-soon as two of its readers meet. Both signed heads are kept (`statelog.splitview`).
+soon as two of its readers meet, and a replica that goes back by whoever asks it again. Both signed heads are
+kept (`statelog.splitview`, `statelog.rollback`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -17,8 +18,8 @@ from statelog import canonical
 from statelog.checkpoint import Checkpoint, parse_signed_checkpoint, verify_sequencer
 from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.finality import final_cosignatures
+from statelog.io.evidence import KeptRollback, KeptSplitView, ShownHead
 from statelog.io.store import Store
-from statelog.io.working import KeptSplitView
 from statelog.leaf import split_leaf
 from statelog.merkle import (
     CompactRange,
@@ -30,6 +31,7 @@ from statelog.merkle import (
 from statelog.note import Note, VerifierKey
 from statelog.records import DESCRIPTOR
 from statelog.replay import Replay
+from statelog.rollback import Rollback
 from statelog.signing import decode_base64, record_id_of
 from statelog.splitview import SplitView, TermSpan, check_split_view, may_be_dropped
 from statelog.state import AUTHORITY_LOG, RECOVERY
@@ -41,12 +43,22 @@ _INTENT_SCHEMA = "rap.fabric.authority.recovery_intent.v1"
 _OPENING = (_TERM_SCHEMA, _INTENT_SCHEMA, DESCRIPTOR.schema)  # kinds that open a term, or say whose
 
 
+class Sized(Protocol):
+    """A log at some size."""
+
+    @property
+    def size(self) -> int:
+        """How many entries."""
+        ...
+
+
 class Relation(StrEnum):
     """How another's head relates to the log here."""
 
     SAME = "same"
     OLDER = "older"
     NEWER = "newer"  # beyond what is known here: to be looked at again later
+    BACK = "back"  # older than what the same source showed before it was asked
     SPLIT = "split"
     DROPPED = "dropped"  # never final, and of a tail that a new term may have dropped: no contradiction
     UNSIGNED = "unsigned"  # by nobody who sequences the log
@@ -79,29 +91,76 @@ def compare_head(store: Store, replay: Replay, note: bytes, source: str, now: in
     return _keep(store, found, keys, source, now)
 
 
-def compare_log(store: Store, replay: Replay, log: TileLog, source: str, now: int) -> Relation:
-    """`compare_head` with a log whose tiles can be read: one that is longer must prove that it extends ours.
+def compare_log(
+    store: Store, replay: Replay, log: TileLog, source: str, now: int, before: ShownHead | None = None
+) -> Relation:
+    """`compare_head` with a log whose tiles can be read: one that is longer must prove that it extends ours,
+    and no head may be older than `before`, the one of this source that was kept before `log` was opened.
 
     Raises as `compare_head`, and SourceUnreadable for tiles that do not lead to their own head.
     """
     relation = compare_head(store, replay, log.note, source, now)
-    if relation is not Relation.NEWER:
+    if relation is Relation.NEWER:
+        relation = _extended(store, replay, log, source, now)
+    if relation not in (Relation.SAME, Relation.OLDER, Relation.NEWER):
         return relation
+    went_back = look_back(store, source, ShownHead(log.size, log.note), before, now)
+    return Relation.BACK if went_back else relation
+
+
+def _extended(store: Store, replay: Replay, log: TileLog, source: str, now: int) -> Relation:
     keys = [*replay.sequencer_keys(), *replay.past_sequencer_keys()]
     try:
         verify_sequencer(log.parsed, keys)
     except Refused:
         return Relation.UNSIGNED
-    proof = tuple(consistency_proof(replay.size, log.size, log.read_node))
-    root = CompactRange.from_nodes(replay.size, log.read_node).root()
-    if not verify_consistency(replay.size, root, log.size, log.head.root, proof):
+    found = extension(replay, log)
+    if found is None:
         raise SourceUnreadable(f"the tiles of {source} do not lead to its own head")
+    root, proof = found
     if root == replay.root():
         return Relation.NEWER
     ours = store.checkpoint(replay.size)
     if ours is None:
         raise UsageError(f"the log {store.log} has no checkpoint of {replay.size} to compare with")
     return _keep(store, SplitView(ours, log.note, root, proof), keys, source, now)
+
+
+def extension(smaller: Sized, larger: TileLog) -> tuple[bytes, tuple[bytes, ...]] | None:
+    """The root that `larger` has at the size of `smaller`, and the proof that leads from there to its head;
+    None when its tiles do not lead to it. O(log n) tiles.
+    """
+    proof = tuple(consistency_proof(smaller.size, larger.size, larger.read_node))
+    root = CompactRange.from_nodes(smaller.size, larger.read_node).root()
+    leads = verify_consistency(smaller.size, root, larger.size, larger.head.root, proof)
+    return (root, proof) if leads else None
+
+
+def look_back(store: Store, source: str, head: ShownHead, before: ShownHead | None, now: int) -> bool:
+    """Whether `source` has gone back: it had shown `before`, was then asked, and showed `head`.
+
+    Both heads fit the log here. Keeps the two that show it, or that the source is where it was again, and
+    otherwise the larger head for the next time. A few rows, and a write only for what is new.
+    """
+    went_from = store.rollback_from(source)
+    if went_from is not None:
+        if head.size < went_from:
+            return True
+        store.rollback_over(source, now)
+    elif before is not None and head.size < before.size:
+        found = KeptRollback(source, head.size, before.size, Rollback(before.note, head.note), now)
+        if store.rollback_keep(found):
+            _log.error(
+                "%s went back: its head of %s was of %d and is of %d",
+                source,
+                store.log,
+                before.size,
+                head.size,
+            )
+        return True
+    if before is None or head.size > before.size:
+        store.shown_head_keep(source, head, now)
+    return False
 
 
 def _keep(store: Store, found: SplitView, keys: Sequence[VerifierKey], source: str, now: int) -> Relation:

@@ -175,6 +175,17 @@ rollback = sa.Table(
     sa.Column("over_at", sa.BigInteger, nullable=True),
 )
 
+# The largest head of log `log` that each source has shown, as far as this store's own log confirms it.
+shown_head = sa.Table(
+    "shown_head",
+    metadata,
+    sa.Column("log", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("note", Blob, nullable=False),
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+)
+
 # Records that act ahead of the log on this node: registry records, revocations and fences.
 ahead_record = sa.Table(
     "ahead_record",

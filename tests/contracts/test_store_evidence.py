@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from statelog.io import working
+from statelog.io import evidence
 from statelog.io.database import open_database
+from statelog.io.evidence import Evidence, KeptRollback, KeptSplitView, ShownHead
 from statelog.io.store import Store
-from statelog.io.working import Evidence, KeptRollback, KeptSplitView
 from statelog.rollback import Rollback
 from statelog.splitview import SplitView
 from tests.contracts.test_store import BACKENDS
@@ -55,12 +55,29 @@ def test_a_rollback_is_kept_once_until_its_source_is_back(
     assert [store.rollback_keep(one) for one in (first, again, other)] == [True, False, True]
     assert store.rollbacks() == [first, other]
     assert store.evidence_counts() == (0, 0, 2)
+    assert (store.rollback_from("peer"), store.rollback_from("stranger")) == (9, None)
     assert Store(store.engine, "routes-eu-1").rollbacks() == []
     store.rollback_over("peer", 9)
     store.rollback_over("peer", 10)  # over already
+    assert store.rollback_from("peer") is None
     assert store.rollbacks() == [replace(first, over_at=9), other]
     assert store.evidence_counts() == (0, 0, 1)
     assert store.rollback_keep(again)
     assert store.rollbacks() == [other, again]
-    monkeypatch.setattr(working, "MAX_ROLLBACKS", 2)
+    monkeypatch.setattr(evidence, "MAX_ROLLBACKS", 2)
     assert not store.rollback_keep(replace(first, source="third"))
+
+
+def test_the_largest_head_of_each_source_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (store.shown_heads(), store.shown_head("a")) == ({}, None)
+    five, nine = ShownHead(5, b"five"), ShownHead(9, b"nine")
+    for at, (source, head) in enumerate([("a", five), ("a", nine), ("a", five), ("b", five), ("c", five)]):
+        store.shown_head_keep(source, head, at)
+    assert store.shown_heads() == {"a": nine, "b": five, "c": five}
+    assert (store.shown_head("a"), store.shown_head("b")) == (nine, five)
+    assert Store(store.engine, "routes-eu-1").shown_heads() == {}
+    monkeypatch.setattr(evidence, "MAX_SHOWN_HEADS", 2)
+    store.shown_head_keep("b", nine, 5)  # one that is known takes no room
+    assert list(store.shown_heads()) == ["a", "c", "b"]
+    store.shown_head_keep("d", five, 6)
+    assert list(store.shown_heads()) == ["b", "d"]

@@ -15,8 +15,8 @@ from statelog.canonical import encode
 from statelog.findings import CODES
 from statelog.io.comparing import compare_head
 from statelog.io.database import write_transaction
+from statelog.io.evidence import Evidence, KeptRollback
 from statelog.io.loading import load_replay
-from statelog.io.working import Evidence, KeptRollback
 from statelog.rollback import Rollback
 from statelog.signing import record_id_of
 from tests.control_api.replica import Replica, get, play, post

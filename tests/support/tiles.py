@@ -66,9 +66,9 @@ class MemoryResources:
         return data
 
 
-def cluster_tiles(cluster: Cluster) -> dict[str, bytes]:
-    """The whole log of the cluster, its head cosigned."""
-    return tiles_of(cluster.leaves(), cosigned(head_note(replay_of(cluster))))
+def cluster_tiles(cluster: Cluster, size: int | None = None) -> dict[str, bytes]:
+    """The log of the cluster, all of it or up to `size`, its head cosigned."""
+    return tiles_of(cluster.leaves()[:size], cosigned(head_note(replay_of(cluster, size))))
 
 
 def changed_cluster() -> Cluster:

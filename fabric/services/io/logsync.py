@@ -48,12 +48,18 @@ class Changed:
 
 
 class SyncServer:
-    """Streams final entries and heads to whoever follows; nothing is polled."""
+    """Streams final entries and heads to whoever follows; nothing is polled.
 
-    def __init__(self, replica: Replica, worker: Worker, changed: Changed) -> None:
+    `doubted` hears of a peer that shows less than it did and should be asked (`fabric.io.heads`).
+    """
+
+    def __init__(
+        self, replica: Replica, worker: Worker, changed: Changed, doubted: Callable[[str], None]
+    ) -> None:
         self._replica = replica
         self._worker = worker
         self._changed = changed
+        self._doubted = doubted
         self.followers: list[str] = []  # node ids, one for each stream that follows
 
     async def serve(self, stream: Stream, connection: Connection) -> None:
@@ -83,7 +89,9 @@ class SyncServer:
             await channel.send(message)
 
     async def _compare(self, channel: Channel[Message], request: Compare, peer: str) -> None:
-        await self._worker.run(self._replica.compare_head, request.note, peer, request.log)
+        compared = await self._worker.run(self._replica.compare_head, request.note, peer, request.log)
+        if compared.doubted:
+            self._doubted(peer)
         note = await self._worker.run(self._replica.head_note, request.log)
         await channel.send(Refuse("unavailable", "no final head yet") if note is None else Head(note))
 
@@ -144,6 +152,7 @@ class SyncClient:
     """Follows one log at peers as `sync.Sources` says, and gives what they send to the replica.
 
     `changed` tells that this node knows more: a partition's entries may have to wait for the authority log.
+    `doubted` is as for `SyncServer`.
     """
 
     def __init__(
@@ -154,12 +163,14 @@ class SyncClient:
         connect: Callable[[str], Awaitable[Connection | None]],
         clock: Clock,
         changed: Changed,
+        doubted: Callable[[str], None],
         log: str = sync.AUTHORITY,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.sources = sources
         self.log = log
         self._changed = changed
+        self._doubted = doubted
         self._replica = replica
         self._worker = worker
         self._connect = connect
@@ -185,11 +196,10 @@ class SyncClient:
 
         Raises FabricError when the stream breaks, MessageError for an answer that is none.
         """
-        note = await self._worker.run(self._replica.head_note, self.log)
+        peer = connection.peer_node_id
+        note, asked = await self._worker.run(self._replica.asking, peer, self.log)
         if note is None:
             return
-        peer = connection.peer_node_id
-        before = await self._worker.run(self._replica.shown, peer, self.log)
         async with (
             asyncio.timeout(limits.HEADS_TIMEOUT_S),
             await connection.open(SERVICE, TrafficClass.CONTROL) as stream,
@@ -199,7 +209,7 @@ class SyncClient:
             answer = await channel.receive()
         if isinstance(answer, Head):
             self.counters["compared"] += 1
-            await self._worker.run(self._replica.compare_head, answer.note, peer, self.log, after=before)
+            await self._worker.run(self._replica.compare_head, answer.note, peer, self.log, asked=asked)
 
     async def close(self) -> None:
         """Stop following."""
@@ -267,7 +277,11 @@ class SyncClient:
                     )
                     return
                 if isinstance(message, Head):
-                    await self._worker.run(self._replica.compare_head, message.note, peer, self.log)
+                    compared = await self._worker.run(
+                        self._replica.compare_head, message.note, peer, self.log
+                    )
+                    if compared.doubted:
+                        self._doubted(peer)
                 if not entries:
                     await self._watch(peer, message)
                 elif isinstance(message, Entries | Head):

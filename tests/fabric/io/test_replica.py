@@ -44,6 +44,11 @@ class Site:
         )
         self.opened = self.replica.open()
 
+    def restart(self) -> None:
+        """The same store in a new replica."""
+        self.replica.close()
+        self.__post_init__()
+
     @property
     def last(self) -> Update:
         return self.updates[-1]

@@ -17,6 +17,7 @@ from statelog.io.sequencer import Sequencer
 from statelog.io.sources import StoreSource
 from statelog.io.store import Store
 from statelog.limits import MAX_SPLIT_VIEWS
+from statelog.rollback import check_rollback
 from statelog.state import RECOVERY
 from statelog.tilelog import TileLog
 from tests.support.authority import QUORUMS, Cluster, make_cluster, sequencer_entry, signer
@@ -143,6 +144,27 @@ def test_a_longer_copy_must_prove_that_it_extends_this_one(store: Store, cluster
     assert (kept.size, kept.larger_size, kept.source) == (cluster.log.size, fork.log.size, "mirror")
     unsigned = {**cluster_tiles(fork), "checkpoint": head_note(replay_of(fork), "root-1")}
     assert compare_tiles(store, cluster, unsigned) == Relation.UNSIGNED
+
+
+def test_a_copy_that_shows_less_than_it_did_went_back(store: Store, cluster: Cluster) -> None:
+    size, replay = cluster.log.size, load_replay(store, cluster.anchor)
+    beyond = TileLog(MemoryResources(cluster_tiles(longer(make_cluster()))))
+    short = TileLog(MemoryResources(cluster_tiles(cluster, size - 1)))
+
+    def look(log: TileLog, now: int) -> Relation:
+        return compare_log(store, replay, log, "mirror", now, store.shown_head("mirror"))
+
+    assert [look(log, at) for at, log in enumerate((short, beyond, short, short, beyond))] == [
+        Relation.OLDER,
+        Relation.NEWER,
+        Relation.BACK,
+        Relation.BACK,
+        Relation.NEWER,
+    ]
+    (kept,) = store.rollbacks()
+    assert (kept.size, kept.earlier_size, kept.seen_at, kept.over_at) == (size - 1, size + 1, 2, 4)
+    assert check_rollback(kept.found, replay.sequencer_keys())[0].size == size + 1
+    assert compare_log(store, replay, short, "another", 5, store.shown_head("another")) == Relation.OLDER
 
 
 def test_tiles_that_do_not_lead_to_their_head_prove_nothing(store: Store, cluster: Cluster) -> None:

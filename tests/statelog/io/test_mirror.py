@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 from statelog.audit import LogSource, Report, audit
 from statelog.audit_logs import audit_logs
 from statelog.errors import Refused, SourceUnreadable
-from statelog.io.mirror import INCOMING, mirror
+from statelog.io.mirror import EVIDENCE, INCOMING, mirror
 from statelog.io.resources import FolderResources
+from statelog.rollback import Rollback, check_rollback
+from statelog.splitview import SplitView, check_split_view
 from statelog.tilelog import TileLog, tile_logs
 from tests.support.authority import Cluster, make_cluster
 from tests.support.logs import cosigned, head_note, leases, replay_of
@@ -80,24 +83,76 @@ def test_a_source_that_is_not_sound_leaves_no_trace(tmp_path: Path, path: str) -
     assert read_folder(copy) == EARLIER
 
 
-def test_a_source_that_went_back_or_elsewhere(tmp_path: Path) -> None:
+def test_a_source_that_went_back_is_found_out_and_both_heads_are_kept(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     mirror(MemoryResources(FILES), copy, judge)
     before = read_folder(copy)
-    fork = make_cluster()
-    for record in leases(fork, 310 - fork.log.size, 500):
-        fork.log.append(record, fork.now, 1)
-    for source in (EARLIER, {**cluster_tiles(fork), "logs": b""}):
-        target = copy
-        if source is not EARLIER:  # as if its tiles were not here: they would be found to differ
-            target = tmp_path / "other"
-            target.mkdir()
-            (target / "checkpoint").write_bytes(FILES["checkpoint"])
+    for _ in range(2):
         with pytest.raises(Refused) as refused:
-            mirror(MemoryResources(source), target, judge)
-        assert refused.value.code == "SL-CONSISTENCY"
+            mirror(MemoryResources(EARLIER), copy, judge)
+        assert (refused.value.code, refused.value.finding.found) == ("SL-ROLLBACK", "20")
+    kept = {name.removeprefix(f"{EVIDENCE}/"): data for name, data in read_folder(copy).items()}
+    earlier, later = (kept.pop(f"rollback-authority-300-20-{name}.note") for name in ("earlier", "later"))
+    assert kept == before
+    checked = check_rollback(Rollback(earlier, later), replay_of(CLUSTER).sequencer_keys())
+    assert [one.size for one in checked] == [300, 20]
+    assert mirror(MemoryResources(FILES), copy, judge)  # it is back
+
+
+def fork_of(size: int) -> Cluster:
+    fork = make_cluster()
+    for record in leases(fork, size - fork.log.size, 500):
+        fork.log.append(record, fork.now, 1)
+    return fork
+
+
+@pytest.mark.parametrize("size", [250, 300, 310])
+def test_a_source_of_another_history_is_found_out_and_both_heads_are_kept(tmp_path: Path, size: int) -> None:
+    copy = tmp_path / "copy"
+    mirror(MemoryResources(FILES), copy, judge)
+    before = read_folder(copy)
+    other = {**cluster_tiles(fork_of(size)), "logs": b""}
+    with pytest.raises(Refused) as refused:
+        mirror(MemoryResources(other), copy, judge)
+    assert refused.value.code == "SL-SPLIT"
+    kept = {name.removeprefix(f"{EVIDENCE}/"): data for name, data in read_folder(copy).items()}
+    smaller, larger, proof = (
+        kept.pop(f"split-authority-300-{size}-{name}")
+        for name in ("smaller.note", "larger.note", "proof.txt")
+    )
+    assert kept == before
+    _, root, *path = proof.decode().splitlines()
+    found = SplitView(smaller, larger, b64decode(root), tuple(map(b64decode, path)))
+    checked = check_split_view(found, replay_of(CLUSTER).sequencer_keys())
+    assert [one.size for one in checked] == sorted([size, 300])
+
+
+def test_what_is_not_sound_is_no_evidence(tmp_path: Path) -> None:
+    """A shorter head that nobody cosigned: the source is not sound, and nothing is said of it but that."""
+    copy = tmp_path / "copy"
+    mirror(MemoryResources(FILES), copy, judge)
+    before = read_folder(copy)
+    assert not mirror(MemoryResources({**EARLIER, "checkpoint": head_note(replay_of(SMALL))}), copy, judge)
+    elsewhere = make_cluster(cluster_id="elsewhere." + "b" * 26)
+    with pytest.raises(Refused) as refused:
+        mirror(MemoryResources(cluster_tiles(elsewhere)), copy, judge)
+    assert refused.value.code == "SL-CONSISTENCY"
     assert read_folder(copy) == before
-    assert set(read_folder(tmp_path / "other")) == {"checkpoint"}
+
+
+def test_a_source_that_changes_between_two_looks_is_seen_at_one(tmp_path: Path) -> None:
+    class Turning(MemoryResources):
+        def get(self, path: str, max_bytes: int) -> bytes | None:
+            if path == "checkpoint" and path in self.asked:
+                self.files = EARLIER
+            return super().get(path, max_bytes)
+
+    copy = tmp_path / "copy"
+    mirror(MemoryResources(EARLIER), copy, judge)
+    turning = Turning(FILES)
+    assert mirror(turning, copy, judge)
+    assert turning.asked.count("checkpoint") == 1
+    assert read_folder(copy)["checkpoint"] == FILES["checkpoint"]
 
 
 def test_a_broken_transfer_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from statelog.errors import SourceUnreadable, UsageError
 from statelog.io import tables
 from statelog.io.cosign import collect
 from statelog.io.database import open_database, write_transaction
+from statelog.io.evidence import Evidence, KeptSplitView
 from statelog.io.loading import load_replay
 from statelog.io.sequencer import Sequencer
 from statelog.io.sources import open_source
 from statelog.io.store import Store
 from statelog.io.verify_pool import VerifyPool
-from statelog.io.working import Evidence, KeptSplitView
 from statelog.splitview import SplitView
 from tests.support.authority import Cluster, make_cluster, signer
 from tests.support.logs import WITNESSES, WitnessHost, leases, new_store

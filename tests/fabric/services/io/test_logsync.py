@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fabric.classes import TrafficClass
+from fabric.errors import FabricError
 from fabric.io.connection import Connection
 from fabric.io.status import status
 from fabric.services.io.channel import Channel
@@ -125,31 +126,64 @@ def test_heads_are_exchanged_and_a_contradiction_alarms_everywhere(tmp_path: Pat
     play(tmp_path, script)
 
 
+async def exchange(farm: Farm, name: str, other: str) -> None:
+    """Node `name` asks `other` for its head, over whichever of two sessions stays."""
+    while True:
+        await farm.until_connected(name, other)
+        node = farm.nodes[name]
+        try:
+            return await node.sync_client.compare(node.peers.sessions()[node_id(other)])
+        except FabricError as error:
+            if error.code != "going_away":
+                raise
+
+
+@pytest.mark.parametrize("asking", [("home-1", "node-9"), ("node-9", "home-1")], ids=["asks", "is-asked"])
 def test_a_node_that_shows_less_than_before_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asking: tuple[str, str]
 ) -> None:
+    """node-9 goes back, and home-1 finds it out, whichever of the two asks first."""
+
     async def script(farm: Farm, session: Connection) -> None:
         del session
         node, other = farm.nodes["home-1"], farm.nodes["node-9"]
-        await farm.until_connected("home-1", "node-9")
-        connection = node.peers.sessions()[node_id("node-9")]
         size = farm.cluster.log.size
-        await node.sync_client.compare(connection)
-        shown = node.replica.shown(node_id("node-9"))
-        assert shown is not None
-        assert shown.size == size
+        await exchange(farm, "home-1", "node-9")
+        _, asked = node.replica.asking(node_id("node-9"))
+        assert asked.before is not None
+        assert asked.before.size == size
         assert status(node)["alarms"] == []
 
         old = cosigned(head_note(replay_of(farm.cluster, size - 1)), at=farm.cluster.now)
         with monkeypatch.context() as patched:
             patched.setattr(other.replica, "head_note", lambda log="authority": old)
-            await node.sync_client.compare(connection)
-        await until(lambda: [alarm["code"] for alarm in status(node)["alarms"]] == ["SL-ROLLBACK"])
+            await exchange(farm, *asking)
+            await until(lambda: [alarm["code"] for alarm in status(node)["alarms"]] == ["SL-ROLLBACK"])
         (kept,) = node.replica.store.rollbacks()
         assert (kept.source, kept.earlier_size, kept.size) == (node_id("node-9"), size, size - 1)
+        assert other.replica.store.rollbacks() == []
 
-        await node.sync_client.compare(connection)
+        await exchange(farm, *asking)
         await until(lambda: status(node)["alarms"] == [])
+
+    play(tmp_path, script)
+
+
+def test_who_is_followed_and_shows_less_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of heads goes back: that alone proves nothing, what the peer then answers does."""
+
+    async def script(farm: Farm, session: Connection) -> None:
+        del session
+        node, source = farm.nodes["home-1"], farm.nodes["control-1"]
+        await until(lambda: status(node)["log"]["source"] == node_id("control-1"))
+        await exchange(farm, "home-1", "control-1")
+        size = farm.cluster.log.size
+        old = cosigned(head_note(replay_of(farm.cluster, size - 1)), at=farm.cluster.now)
+        monkeypatch.setattr(source.replica, "head_note", lambda log="authority": old)
+        source.changed.set(source.changed.version + 1)
+        await until(lambda: [alarm["code"] for alarm in status(node)["alarms"]] == ["SL-ROLLBACK"])
+        (kept,) = node.replica.store.rollbacks()
+        assert (kept.source, kept.earlier_size, kept.size) == (node_id("control-1"), size, size - 1)
 
     play(tmp_path, script)
 
