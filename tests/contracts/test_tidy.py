@@ -8,6 +8,7 @@ import functools
 import re
 import subprocess
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -74,17 +75,25 @@ WORLD_CALLS = {
 
 @functools.cache
 def tracked() -> tuple[Path, ...]:
-    """Every file of the tree that is, or is about to be, under version control."""
+    """Every file of the tree that is, or is about to be, under version control; all of an archive."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         check=False,
     )
-    if listing.returncode != 0:
-        pytest.skip("not a git checkout, so there is no list of the tree's files")
-    names = sorted(set(listing.stdout.decode().split("\0")) - {""})
-    return tuple(ROOT / name for name in names if (ROOT / name).is_file())
+    if listing.returncode == 0:
+        names = listing.stdout.decode().split("\0")
+    else:
+        ignored = (ROOT / ".gitignore").read_text().split()
+        found = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
+        names = [str(path) for path in found if not any(made_here(part, ignored) for part in path.parts)]
+    return tuple(ROOT / name for name in sorted(set(names) - {""}) if (ROOT / name).is_file())
+
+
+def made_here(part: str, ignored: list[str]) -> bool:
+    """Whether a folder of that name is made in a checkout and belongs to none: .venv/, caches."""
+    return any(fnmatch(part, one.rstrip("/")) for one in ignored)
 
 
 def texts() -> Iterator[tuple[Path, str]]:

@@ -31,7 +31,7 @@ def test_loopback_is_among_the_machines_addresses() -> None:
     assert "127.0.0.1" in machine_addresses()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="route sockets are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of addresses that change")
 @pytest.mark.parametrize("answer", [ERROR, os.urandom(64), b""], ids=["refused", "noise", "silence"])
 def test_a_route_socket_that_fails_leaves_what_can_be_known_without(
     monkeypatch: pytest.MonkeyPatch, answer: bytes

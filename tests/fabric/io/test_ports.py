@@ -179,7 +179,10 @@ def test_a_link_that_carries_less_is_found_and_one_that_shrinks_is_survived(
     run(main, timeout_s=90)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the socket's error queue is Linux's")
+@pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="only Linux queues ICMP errors with their cause",
+)
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_dial_to_a_closed_port_is_suspect_until_somebody_answers(host: str) -> None:
     async def main() -> None:

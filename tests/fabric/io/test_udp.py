@@ -203,7 +203,7 @@ def test_offload_is_chosen_where_it_is_there(
     assert refused.value.code == "offload_missing"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="set on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="a socket option that only Linux has")
 @pytest.mark.parametrize("batching", BATCHINGS)
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_nobody_cuts_datagrams_and_no_forged_size_is_believed(
