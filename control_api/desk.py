@@ -18,7 +18,7 @@ from statelog.errors import Refused, UsageError
 from statelog.findings import Finding
 from statelog.io import desk
 from statelog.io.database import CommitUnknownError
-from statelog.io.loading import follow, new_replay
+from statelog.io.loading import begin_replay, follow
 from statelog.io.lookout import Look
 from statelog.io.sequencer import Submitted, is_elsewhere
 from statelog.io.sequencers import Sequencers, Writing
@@ -117,7 +117,7 @@ class OutboxBackend:
     def _caught_up(self, log: str) -> Replay:
         """The replay that judges what a log may carry next; one that failed half-way is made anew."""
         store = self._store.of(log)
-        replay = self._replays.pop(log, None) or new_replay(store, self._anchor)
+        replay = self._replays.pop(log, None) or begin_replay(store, self._anchor)
         follow(store, replay)
         self._replays[log] = replay
         if log == AUTHORITY_LOG:

@@ -20,12 +20,13 @@ subject (`records.base.Kind.home_partition`).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from statelog import admission
 from statelog.errors import Refused, SourceUnreadable, UsageError, refuse
 from statelog.leaf import LeafParts, split_leaf
-from statelog.replay import Replay
+from statelog.replay import Folded, FoldedLog, Replay
 from statelog.state import AUTHORITY_LOG, PARTITION_LOG_PREFIX, AuthorityState, WitnessSet
 
 
@@ -39,6 +40,18 @@ class AuthorityFeed(Protocol):
     def leaves(self, start: int, end: int) -> Iterable[bytes]:
         """The leaves start … end - 1, all of them below `final_size`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedPartition:
+    """All that a `PartitionReplay` knows, as values: what `PartitionReplay.resumed_beside` goes on from. The
+    state of `authority` is the log's own, to which both logs have been applied.
+    """
+
+    log: FoldedLog
+    authority: Folded
+    begun_term: int
+    sets: tuple[tuple[int, WitnessSet], ...]
 
 
 class PartitionReplay(Replay):
@@ -75,6 +88,28 @@ class PartitionReplay(Replay):
         other._begun_term, other._sets = self._begun_term, self._sets
         self._copy_log(other)
         return other
+
+    def folded_beside(self) -> FoldedPartition:
+        """Everything here, to go on from later. It shares the state, which must not change meanwhile."""
+        return FoldedPartition(self._folded_log(), self._authority.folded(), self._begun_term, self._sets)
+
+    @classmethod
+    def resumed_beside(
+        cls, anchor: str, log: str, authority: AuthorityFeed, known: FoldedPartition
+    ) -> PartitionReplay:
+        """A replay that stands where `known` was taken. The caller knows why that may be trusted.
+
+        Raises ValueError when the parts do not fit together.
+        """
+        replay = cls(anchor, log, authority)
+        replay._authority = Replay.resumed(anchor, known.authority)
+        replay._resume(known.log, known.authority.state)
+        replay._begun_term, replay._sets = known.begun_term, known.sets
+        return replay
+
+    def authority_root(self) -> bytes:
+        """The root of the authority log at `authority_size`."""
+        return self._authority.root()
 
     def waits_for_authority(self, leaf: bytes) -> bool:
         """Whether the leaf rests on more of the authority log than is final as far as is known here."""

@@ -72,8 +72,8 @@ class Opened(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
-    """All that a `Replay` of the authority log knows, as values: what `Replay.resumed` goes on from.
+class FoldedLog:
+    """What a `Replay` knows beside the state, as values.
 
     `tree` and `base` are right edges (size, hashes), `recent` the leaf hashes between them.
     """
@@ -83,6 +83,13 @@ class Folded:
     recent: bytes
     last_sequenced_at: int
     past: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """All that a `Replay` of the authority log knows, as values: what `Replay.resumed` goes on from."""
+
+    log: FoldedLog
     state: AuthorityState
 
 
@@ -175,15 +182,12 @@ class Replay:
 
     def folded(self) -> Folded:
         """Everything here, to go on from later. It shares the state, which must not change meanwhile."""
+        return Folded(self._folded_log(), self.state)
+
+    def _folded_log(self) -> FoldedLog:
         tree, base = self._tree, self._base
-        return Folded(
-            (tree.size, tree.hashes),
-            (base.size, base.hashes),
-            bytes(self._recent),
-            self.last_sequenced_at,
-            self._past,
-            self.state,
-        )
+        edges = (tree.size, tree.hashes), (base.size, base.hashes)
+        return FoldedLog(*edges, bytes(self._recent), self.last_sequenced_at, self._past)
 
     @classmethod
     def resumed(cls, anchor: str, known: Folded) -> Replay:
@@ -192,16 +196,15 @@ class Replay:
         Raises ValueError when the parts do not fit together.
         """
         replay = cls(anchor)
-        replay._tree, replay._base = CompactRange(*known.tree), CompactRange(*known.base)
-        replay._recent = bytearray(known.recent)
-        if replay._base.size + len(known.recent) // HASH_BYTES != replay._tree.size:
-            raise ValueError("the recent leaf hashes do not lead from the one right edge to the other")
-        replay.last_sequenced_at, replay._past, replay._state = (
-            known.last_sequenced_at,
-            known.past,
-            known.state,
-        )
+        replay._resume(known.log, known.state)
         return replay
+
+    def _resume(self, known: FoldedLog, state: AuthorityState) -> None:
+        self._tree, self._base = CompactRange(*known.tree), CompactRange(*known.base)
+        self._recent = bytearray(known.recent)
+        if self._base.size + len(known.recent) // HASH_BYTES != self._tree.size:
+            raise ValueError("the recent leaf hashes do not lead from the one right edge to the other")
+        self.last_sequenced_at, self._past, self._state = known.last_sequenced_at, known.past, state
 
     def copy(self) -> Replay:
         """An independent replay at the same place. Costs a shallow copy of the state's tables."""

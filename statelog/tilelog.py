@@ -61,12 +61,13 @@ class Below:
 def tile_logs(resources: Resources) -> dict[str, TileLog]:
     """The authority log at `resources` and the logs of partitions below it, by name.
 
-    Raises as `TileLog`, and Refused SL-TILE for a list of logs that is none.
+    The authority log's head is read last: of a source that goes on meanwhile, it covers what the others rest
+    on. Raises as `TileLog`, and Refused SL-TILE for a list of logs that is none.
     """
-    authority = TileLog(resources)
     data = resources.get(LOGS_PATH, MAX_HISTORY_BYTES)
     names = [] if data is None else decode_logs(data)
-    return {AUTHORITY_LOG: authority, **{name: TileLog(Below(resources, name)) for name in names}}
+    beside = {name: TileLog(Below(resources, name)) for name in names}
+    return {AUTHORITY_LOG: TileLog(resources), **beside}
 
 
 class TileLog:

@@ -35,8 +35,7 @@ class HeldLog:
         self.writer = Writer(store.engine, store.log)
         self._feed = None if authority is None else FinalAuthority(authority)
         self._judging: tuple[int, int, Replay] | None = None
-        # A partition's fold rests on another log's and is made anew; it is short.
-        self._saved = saved_fold.path_beside(store) if authority is None else None
+        self._saved = saved_fold.path_beside(store)
         self._saved_size = 0
         self.final = self.fresh()
 
@@ -79,7 +78,9 @@ class HeldLog:
 
     def resume(self, final_size: int) -> None:
         """Go on from the fold that this node saved, when it stands at a head that is final."""
-        resumed = None if self._saved is None else saved_fold.load(self._saved, self.store, self.anchor)
+        resumed = (
+            None if self._saved is None else saved_fold.load(self._saved, self.store, self.anchor, self._feed)
+        )
         if resumed is None or resumed.size > final_size:
             return
         note = parse_signed_checkpoint(self.store.checkpoint(resumed.size) or b"")[1]

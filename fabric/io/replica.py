@@ -89,8 +89,8 @@ class Replica(RecordsAhead):
             raise ReplicaError("bad_store", str(error)) from error
 
     def close(self) -> None:
-        if self._logs:
-            self._logs[AUTHORITY_LOG].save(1)
+        for held in self._logs.values():
+            held.save(1)
         self.engine.dispose()
 
     def _load(self) -> Update:

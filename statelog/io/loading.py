@@ -61,8 +61,10 @@ def new_replay(store: Store, anchor: str, authority: AuthorityFeed | None = None
 
 def begin_replay(store: Store, anchor: str, authority: AuthorityFeed | None = None) -> Replay:
     """`new_replay`, standing where a saved fold beside the store stands when there is a sound one."""
+    if authority is None and store.log != AUTHORITY_LOG:
+        authority = StoredAuthority(store)
     path = saved_fold.path_beside(store)
-    resumed = None if path is None else saved_fold.load(path, store, anchor)
+    resumed = None if path is None else saved_fold.load(path, store, anchor, authority)
     return new_replay(store, anchor, authority) if resumed is None else resumed
 
 

@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.control_api.replica import Replica, get, play, post
+from statelog.audit_logs import audit_logs
+from statelog.tilelog import tile_logs
+from statelog.tiles import encode_sizes, history_path, tiles_between
+from tests.control_api.replica import WITNESSES, Replica, get, play, post
 from tests.support.authority import node_id, sequencer_entry
+from tests.support.logs import finalize
 from tests.support.partitions import EMPTY_ROOT
+from tests.support.tiles import OTHERS, MemoryResources
 
 LOG = "routes-eu-1"
 
@@ -94,6 +99,59 @@ def test_each_log_has_its_files(replica: Replica) -> None:
             assert head.text.splitlines()[:2] == [f"{replica.cluster.cluster_id}/{LOG}", "1"]
             bundle = await get(client, f"/log/{LOG}/tile/entries/000.p/1")
             assert b'{"authority_size":' in bundle.content
+            assert (await get(client, f"/log/{LOG}/history/sizes")).content == b""
+
+    play(main)
+
+
+def test_an_auditor_reads_all_logs_at_once(replica: Replica) -> None:
+    """The witness set changes under the partition's log too: its own history shows who vouched for whom."""
+    cluster = replica.cluster
+    opened(replica, "sequencer-1")
+
+    async def main() -> None:
+        async with replica.api() as client:
+            assert (await get(client, "/log/authority/logs")).content == b""
+            await post(client, lease(replica), prefer="respond-async")
+            first = replica.finalize(LOG)
+            replica.sequence(cluster.descriptor(witnesses=cluster.witness_set(*OTHERS)))
+            finalize(replica.store, (*WITNESSES, *OTHERS[1:]))
+            await post(client, lease(replica, "eu-1/b"), prefer="respond-async")
+            finalize(replica.store.of(LOG), (*WITNESSES, *OTHERS[1:]))
+            await post(client, lease(replica, "eu-1/c"), prefer="respond-async")
+            finalize(replica.store.of(LOG), OTHERS)
+            assert (await get(client, "/log/authority/logs")).content == f"{LOG}\n".encode()
+            for where in (LOG, f"authority/{LOG}"):
+                sizes = (await get(client, f"/log/{where}/history/sizes")).content
+                assert sizes == encode_sizes((first, first + 1))
+            head = replica.store.head()
+            assert head is not None
+            paths = ["checkpoint", "history/sizes", "logs"]
+            paths += [history_path(size) for size in range(1, head.size)]
+            paths += [tile.path for tile in tiles_between(0, head.size)]
+            paths += [f"{LOG}/{path}" for path in ("checkpoint", "history/sizes")]
+            paths += [f"{LOG}/{history_path(size)}" for size in (first, first + 1)]
+            paths += [f"{LOG}/{tile.path}" for tile in tiles_between(0, first + 2)]
+            found = {path: await get(client, f"/log/authority/{path}") for path in paths}
+            files = {path: answer.content for path, answer in found.items() if answer.status_code == 200}
+            reports = list(audit_logs(tile_logs(MemoryResources(files)), cluster.anchor))
+            assert [(report.findings, report.final_size) for report in reports] == [
+                ((), head.size),
+                ((), first + 2),
+            ]
+
+    play(main)
+
+
+@pytest.mark.parametrize(
+    "path", ["routes-us-1/checkpoint", "authority/routes-us-1/checkpoint", "authority/routes-us-1/logs"]
+)
+def test_what_is_not_here_is_not_found(replica: Replica, path: str) -> None:
+    async def main() -> None:
+        async with replica.api() as client:
+            assert (await get(client, f"/log/{path}")).status_code == 404
+            assert (await get(client, "/log/authority/checkpoint")).status_code == 200
+            assert (await get(client, "/log/authority/authority/checkpoint")).status_code == 200
 
     play(main)
 

@@ -220,5 +220,5 @@ def test_a_list_of_logs_leads_nowhere_else(listed: bytes) -> None:
     with pytest.raises(Refused) as refused:
         tile_logs(resources)
     assert refused.value.code == "SL-TILE"
-    assert resources.asked == ["checkpoint", "logs"]
+    assert resources.asked == ["logs"]
     assert list(tile_logs(MemoryResources(files))) == ["authority", "routes-eu-1"]
