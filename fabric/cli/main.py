@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fabric import interfaces
 from fabric.cli import run as running
 from fabric.cli import show
 from fabric.cli import top as watching
@@ -23,6 +24,7 @@ from fabric.errors import FabricError
 from fabric.io import config as settings
 from fabric.io.admin import AdminClient
 from fabric.io.config import ConfigError, NodeConfig, Seed
+from fabric.io.interfaces import machine_addresses
 from statelog.ceremony import decode_request
 from statelog.errors import Refused
 from statelog.io.signers import is_source
@@ -82,7 +84,11 @@ def node_init(
     probe_jitter_s: Annotated[float | None, typer.Option(help="Random wait before a probe.")] = None,
     output: Output = "table",
 ) -> None:
-    """Write a node's key (once) and its node.toml, and print what others need to know of it."""
+    """Write a node's key (once) and its node.toml, and print what others need to know of it.
+
+    `seed` is for the others' --seed: the first address of --advertise, or of this machine where the node
+    listens.
+    """
     folder = folder.expanduser().absolute()
     table: dict[str, Any] = {
         "name": name,
@@ -104,16 +110,25 @@ def node_init(
     settings.make_folder(folder)
     settings.save(config)
     identity = settings.create_node_key(folder)
-    host = listen.rpartition(":")[0]
+    seeds = [f"{one}#{identity.node_id}:{identity.certificate_sha256}" for one in _dialable(config)]
     known = {
         "name": name,
         "folder": str(folder),
         "node_id": identity.node_id,
         "cert_sha256": identity.certificate_sha256,
         "public": base64.b64encode(identity.public).decode(),
-        "seed": f"quic://{host}:{config.listen_port}#{identity.node_id}:{identity.certificate_sha256}",
+        "seed": next(iter(seeds), None),
     }
     show.record(known, output)
+    if not seeds:
+        print("fabric: no address is known that others may dial; say --advertise", file=sys.stderr)
+
+
+def _dialable(config: NodeConfig) -> tuple[str, ...]:
+    """What is advertised, or where the machine's addresses make the node reachable now."""
+    rule, present = interfaces.Rule(dict(config.listen)), machine_addresses()
+    hosts = rule.reachable(rule.wanted(present), present)
+    return settings.advertised(config, [(host, config.listen_port) for host in hosts])
 
 
 @node_app.command("run", epilog="Example: fabric node run --dir home-1")

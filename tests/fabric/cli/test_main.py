@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from fabric.cli import main as cli_main
 from fabric.cli.main import main
 from fabric.io import config as settings
+from fabric.peering import Address
 from statelog.canonical import encode
 from tests.support.authority import make_cluster
 from tests.support.logs import new_store
@@ -88,6 +90,7 @@ def test_init_writes_what_it_was_told_and_prints_what_others_need(
         tmp_path / "n",
         *("--seed", seed, "--service", "web-admin=tcp://127.0.0.1:8080", "--role", "relay"),
         *("--witness-key", "w.key", "--witness-name", "w.example", "--engine", "aioquic", "-o", "json"),
+        listen="127.0.0.1:7401",
     )
     said = json.loads(capsys.readouterr().out)
     config, identity = settings.load(tmp_path / "n"), settings.load_node_key(tmp_path / "n")
@@ -98,8 +101,46 @@ def test_init_writes_what_it_was_told_and_prints_what_others_need(
     assert config.seeds[0].node_id == HEX
     assert (tmp_path / "n" / settings.KEY_NAME).stat().st_mode & 0o777 == 0o600
     # What was printed is a seed for others.
-    other = said["seed"].replace(":0#", ":7401#")
-    assert settings.Seed.parse(other).node_id == identity.node_id
+    other = settings.Seed.parse(said["seed"])
+    assert other == settings.Seed(
+        identity.node_id, Address("quic://127.0.0.1:7401", identity.certificate_sha256)
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "more", "expected"),
+    [
+        ("0.0.0.0:7400", ("--advertise", "quic://192.0.2.7:7401"), "quic://192.0.2.7:7401"),
+        ("0.0.0.0:7400", (), "quic://192.0.2.2:7400"),
+        ("[::]:7400", (), "quic://[fd00::2]:7400"),
+        ("*:7400", (), "quic://192.0.2.2:7400"),
+        ("[::1]:7400", (), "quic://[::1]:7400"),
+    ],
+)
+def test_the_seed_is_where_others_may_dial(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    listen: str,
+    more: tuple[str, ...],
+    expected: str,
+) -> None:
+    present = frozenset(("127.0.0.1", "::1", "192.0.2.2", "fd00::2", "fe80::1"))
+    monkeypatch.setattr(cli_main, "machine_addresses", lambda: present)
+    init(tmp_path / "n", *more, "-o", "json", listen=listen)
+    seed = json.loads(capsys.readouterr().out)["seed"]
+    assert settings.Seed.parse(seed).address.address == expected
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:7400", "127.0.0.1:0"])
+def test_without_an_address_to_dial_there_is_no_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, listen: str
+) -> None:
+    monkeypatch.setattr(cli_main, "machine_addresses", lambda: frozenset(("127.0.0.1",)))
+    init(tmp_path / "n", "-o", "json", listen=listen)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["seed"] is None
+    assert "--advertise" in captured.err
 
 
 @pytest.mark.parametrize("source", ["env:W", "agent:w@host", "pkcs11:token=w;object=key"])
