@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from statelog.canonical import encode
 from statelog.errors import SourceUnreadable
 from statelog.findings import Finding
 from statelog.io.database import CommitUnknownError
 from statelog.io.desk import Desk, DeskClosedError, DeskFullError
+from statelog.io.loading import load_replay
 from statelog.io.sequencer import Sequencer, Submitted
 from statelog.io.sequencers import Sequencers, Writing
+from statelog.io.store import Store
+from statelog.state import ROUTE
 from tests.support.aio import run, until
 from tests.support.authority import make_cluster, signer
 from tests.support.logs import leases, new_store
@@ -202,4 +206,43 @@ def test_a_commit_that_nobody_knows_of_is_told_to_its_callers_and_a_copy_finds_i
         await asyncio.to_thread(desk.close)
 
     run(main)
+    engine.dispose()
+
+
+def test_a_record_in_two_batches_that_are_under_way_is_placed_once(tmp_path: Path) -> None:
+    """Both are looked at before the first is committed, so neither look can know of the other's copy."""
+    cluster = make_cluster()
+    engine, _ = new_store(tmp_path / "node.db", cluster)
+    writing = Writing(Sequencers(engine, cluster.anchor, signer("sequencer-1")))
+    twice, *others = leases(cluster, 18)
+    first, second = writing.begin([twice, *others[:9]]), writing.begin([*others[9:], twice])
+    (placed, *_), (*_, copy) = (writing.accept(begun, cluster.now) for begun in (first, second))
+    writing.close()
+    assert isinstance(placed, Submitted)
+    assert isinstance(copy, Submitted)
+    assert (placed.log_index, placed.duplicate) == (cluster.log.size, False)
+    assert (copy.log_index, copy.duplicate) == (cluster.log.size, True)
+    assert load_replay(Store(engine), cluster.anchor).size == cluster.log.size + 18
+    engine.dispose()
+
+
+@pytest.mark.parametrize("count", [1, 20])  # verified by the desk's own thread, and by other processes
+def test_keys_that_change_between_the_look_and_the_commit_count_as_they_are_then(
+    tmp_path: Path, count: int
+) -> None:
+    """A signature that was seen to be right stays right; whether its key may sign is judged in the commit."""
+    cluster = make_cluster()
+    engine, _ = new_store(tmp_path / "node.db", cluster)
+    sequencers = Sequencers(engine, cluster.anchor, signer("sequencer-1"))
+    sequencers.authority.catch_up()
+    writing = Writing(sequencers)
+    before, after = leases(cluster, count), leases(cluster, count, count)
+    placed = writing.accept(writing.begin(before), cluster.now)
+    assert all(isinstance(one, Submitted) for one in placed)
+    begun = writing.begin(after)
+    sequencers.submit(encode(cluster.members(ROUTE, "x-1", "x-2")), cluster.now)
+    refused = writing.accept(begun, cluster.now)
+    writing.close()
+    assert [one.code for one in refused if isinstance(one, Finding)] == ["SL-REVOKED"] * count
+    assert load_replay(Store(engine), cluster.anchor).size == cluster.log.size + count + 1
     engine.dispose()
