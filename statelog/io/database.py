@@ -128,6 +128,8 @@ def _translated() -> Iterator[None]:
 def _parse(url: str) -> sa.URL:
     try:
         parsed = make_url(url)
+        if parsed.drivername == "postgresql":  # the driver that comes with this project
+            parsed = parsed.set(drivername="postgresql+psycopg")
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError) as error:
         raise UsageError(f"{url!r} is not a database URL such as sqlite:///state.db") from error

@@ -230,9 +230,9 @@ class Store(WorkingTables):
         if connection is not None:
             beyond = () if end is None else (index < end,)
             found = query.where(*where, index >= start, *beyond)
-            answer = connection.execute(found, execution_options={"yield_per": STORE_BATCH_ENTRIES})
-            for batch in answer.partitions():
-                yield from batch
+            with connection.execute(found, execution_options={"yield_per": STORE_BATCH_ENTRIES}) as answer:
+                for batch in answer.partitions():
+                    yield from batch
             return
         while end is None or start < end:
             limit = STORE_BATCH_ENTRIES if end is None else min(STORE_BATCH_ENTRIES, end - start)

@@ -31,9 +31,13 @@ from statelog.replay import Entry, Replay
 from statelog.witness import WitnessState
 from tests.support.authority import key_id, make_cluster, signer
 from tests.support.logs import cosigned, head_note, leases
+from tests.support.postgres import new_database
 
 # Another database joins here with a function from a fresh directory to its URL.
-BACKENDS: dict[str, Callable[[Path], str]] = {"sqlite": lambda path: f"sqlite:///{path / 'state.db'}"}
+BACKENDS: dict[str, Callable[[Path], str]] = {
+    "sqlite": lambda path: f"sqlite:///{path / 'state.db'}",
+    "postgresql": lambda _: new_database(),
+}
 
 CLUSTER = make_cluster()
 LEAVES = CLUSTER.leaves()

@@ -57,9 +57,9 @@ def cosigned(note: bytes, names: Iterable[str] = WITNESSES, at: int = 1_767_225_
     return parsed.with_signatures(lines).format()
 
 
-def new_store(path: Path, cluster: Cluster) -> tuple[sa.Engine, Sequencer]:
-    """A store at `path` that holds the whole log of `cluster`, written by its sequencer."""
-    engine = open_database(f"sqlite:///{path}", create=True)
+def new_store(where: Path | str, cluster: Cluster) -> tuple[sa.Engine, Sequencer]:
+    """A store at a path, or a URL, that holds the whole log of `cluster`, written by its sequencer."""
+    engine = open_database(f"sqlite:///{where}" if isinstance(where, Path) else where, create=True)
     records = [encode_entry for encode_entry, _, _ in cluster.log.entries]
     sequencer = Sequencer.create(engine, records[0], records[1], signer("sequencer-1"), now=cluster.now)
     if records[2:]:

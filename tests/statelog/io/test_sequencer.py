@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from statelog.findings import Finding
 from statelog.io import sequencer as sequencers
 from statelog.io.database import CommitUnknownError, open_database
 from statelog.io.sequencer import Sequencer, Submitted
-from statelog.io.sources import StoreSource, open_source
+from statelog.io.sources import StoreSource
 from statelog.io.store import Store
 from statelog.leaf import decode_leaf
 from statelog.signing import record_id_of
@@ -351,65 +349,3 @@ def test_a_failure_in_the_middle_leaves_nothing(
     sa.event.remove(engine, "before_cursor_execute", fail)
     assert sequencer.submit(record, cluster.now).log_index == cluster.log.size + 1
     assert unsound(engine, cluster.anchor) == []
-
-
-# --- several processes ---
-
-WRITER = """
-import sys
-from statelog.io.database import open_database
-from statelog.io.sequencer import Sequencer, Submitted
-from statelog.io.store import Store
-from tests.support.authority import make_cluster, signer
-from tests.support.logs import leases
-
-url, first, now = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-cluster = make_cluster()
-records = leases(cluster, 30, first) + leases(cluster, 5, 1_000)
-sequencer = Sequencer(Store(open_database(url)), cluster.anchor, signer("sequencer-1"))
-print("ready", flush=True)
-sys.stdin.readline()
-for position in range(0, len(records), 3):
-    for outcome in sequencer.submit_many(records[position:position + 3], now):
-        assert isinstance(outcome, Submitted), outcome
-        print(outcome.record_id, outcome.log_index, flush=True)
-"""
-
-
-def test_two_processes_never_fork_a_store(tmp_path: Path, cluster: Cluster) -> None:
-    path = tmp_path / "state.db"
-    engine, _ = new_store(path, cluster)
-    engine.dispose()
-    url = f"sqlite:///{path}"
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, url, str(first), str(cluster.now)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for first in (0, 100)
-    ]
-    for writer in writers:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    answers = [
-        [line.split() for line in writer.communicate(timeout=60)[0].splitlines()] for writer in writers
-    ]
-    assert [writer.returncode for writer in writers] == [0, 0]
-    assert [len(one) for one in answers] == [35, 35]
-
-    places = dict(map(tuple, answers[0])) | dict(map(tuple, answers[1]))
-    assert len(places) == 65  # 30 of each, and 5 that both submitted
-    assert dict(map(tuple, answers[0])).items() <= places.items()
-    with open_source(url) as source:
-        report = audit(source, cluster.anchor)
-        stored = {record_id: str(index) for index, record_id, _ in source.rows()}
-    assert [finding.code for finding in report.findings] == ["SL-NOTFINAL"]
-    assert report.size == cluster.log.size + 65
-    assert places.items() <= stored.items()
