@@ -154,6 +154,7 @@ MAX_ADD_CHECKPOINT_BYTES: Final = 69_632  # a note of MAX_NOTE_BYTES, 63 hashes 
 MAX_WITNESS_QUEUE: Final = 16  # requests that wait while one is replayed: each replica of a site asks once
 
 WITNESS_ANSWER_BYTES: Final = 16_384  # a few signature lines, a size, or one sentence
+HTTPS_CONNECT_S: Final = 5.0  # until a connection stands: longer is nobody there
 HTTPS_IDLE_S: Final = 2.0  # servers hang up after five idle seconds or more; a request must not meet that
 WITNESS_BODY_TIMEOUT_S: Final = 10.0  # 68 KiB arrive by then on any usable line; slower ones hold memory
 WITNESS_ASK_TIMEOUT_S: Final = 15.0  # replaying a full batch takes one; longer is away

@@ -6,22 +6,21 @@ elsewhere. TLS is always verified, against the system's roots or against one nam
 
 from __future__ import annotations
 
-import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx
 import orjson
 
 from statelog import limits
-from statelog.errors import Refused, SourceUnreadable, UsageError
+from statelog.errors import Refused, SourceUnreadable
 from statelog.findings import Finding
+from statelog.io.https import Answer, HttpsSite, Waiting
 
-CONNECT_TIMEOUT_S = 5.0
-READ_MARGIN_S = 10.0  # past the wait that the server was asked for
+ANSWER_S = 30.0  # for a whole answer, past the wait that the server was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class SubmitResult:
     status_url: str
 
 
-class ControlClient:
+class ControlClient(Waiting):
     """One control API replica at `base_url` (https only). Use as a context manager, or `close()` it."""
 
     def __init__(
@@ -48,24 +47,13 @@ class ControlClient:
         ca_file: Path | str | None = None,
         *,
         token: str | None = None,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        url = httpx.URL(base_url)
-        if url.scheme != "https" or not url.host:
-            raise UsageError(f"{base_url!r} is not an https:// address of a control API")
         headers = {"accept": "application/json"}
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
-        self.base_url = base_url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.base_url,
-            verify=tls_context(ca_file),
-            headers=headers,
-            timeout=httpx.Timeout(READ_MARGIN_S, connect=CONNECT_TIMEOUT_S),
-            follow_redirects=False,
-            trust_env=False,
-            transport=transport,
-        )
+        super().__init__(HttpsSite(base_url, ca_file, headers=headers, transport=transport))
+        self.base_url = self.site.base_url
 
     def submit(self, data: bytes, wait_s: float = 0.0) -> SubmitResult:
         """POST one signed record; the server may hold the answer up to `wait_s` seconds for finality.
@@ -73,20 +61,15 @@ class ControlClient:
         Raises `Refused` with the server's finding when the record was refused (it is not in the log),
         and `SourceUnreadable` when no answer came (it may be in the log: ask for it by record id).
         """
-        answer = self._request(
-            "POST",
-            "/v1/records",
-            content=data,
-            headers={"content-type": "application/json", "prefer": f"wait={wait_s:g}"},
-            timeout=httpx.Timeout(wait_s + READ_MARGIN_S, connect=CONNECT_TIMEOUT_S),
-        )
+        headers = {"content-type": "application/json", "prefer": f"wait={wait_s:g}"}
+        answer = self._request("POST", "v1/records", wait_s + ANSWER_S, content=data, headers=headers)
         body = _json(answer)
-        if answer.status_code not in (200, 201, 202) or not isinstance(body.get("record_id"), str):
-            raise SourceUnreadable(f"{self.base_url} answered {answer.status_code} with something unexpected")
+        if answer.status not in (200, 201, 202) or not isinstance(body.get("record_id"), str):
+            raise SourceUnreadable(f"{self.base_url} answered {answer.status} with something unexpected")
         index = body.get("log_index")
         return SubmitResult(
             record_id=body["record_id"],
-            final=body.get("final") is True and answer.status_code != httpx.codes.ACCEPTED,
+            final=body.get("final") is True and answer.status != httpx.codes.ACCEPTED,
             log_index=index if isinstance(index, int) else None,
             duplicate=bool(body.get("duplicate", False)),
             status_url=answer.headers.get("location", f"/v1/records/{body['record_id']}"),
@@ -94,48 +77,37 @@ class ControlClient:
 
     def record(self, record_id: str) -> dict[str, Any]:
         """What the API says of one record: state (pending, final or refused), index, record."""
-        return _json(self._request("GET", f"/v1/records/{quote(record_id, safe='')}"))
+        return self.get(f"/v1/records/{quote(record_id, safe='')}")
 
     def status(self) -> dict[str, Any]:
         """The replica's own account: cluster, head, final head, role."""
-        return _json(self._request("GET", "/v1/status"))
+        return self.get("/v1/status")
 
     def get(self, path: str, **query: str | int) -> dict[str, Any]:
         """Any other JSON answer of the API, by its path below the base address."""
-        return _json(self._request("GET", path, params=query))
+        asked = f"?{urlencode(query)}" if query else ""
+        return _json(self._request("GET", path.removeprefix("/") + asked, ANSWER_S))
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """One exchange with a bounded answer; the API's errors become this package's."""
-        try:
-            with self._http.stream(method, path, **options) as answer:
-                body = b""
-                for chunk in answer.iter_bytes():
-                    body += chunk
-                    if len(body) > limits.API_ANSWER_MAX_BYTES:
-                        raise SourceUnreadable(
-                            f"{self.base_url} answered more than {limits.API_ANSWER_MAX_BYTES} bytes"
-                        )
-        except httpx.HTTPError as error:
-            raise SourceUnreadable(f"{self.base_url} cannot be reached: {error}") from error
-        whole = httpx.Response(answer.status_code, headers=_without_coding(answer.headers), content=body)
-        if whole.is_error:
-            raise _refusal(self.base_url, whole)
-        return whole
+        limit = limits.API_ANSWER_MAX_BYTES
+        asked = self.site.exchange(
+            method, path, max_bytes=limit, timeout_s=timeout_s, content=content, headers=headers
+        )
+        answer = self.wait(asked)
+        if httpx.codes.is_error(answer.status):
+            raise _refusal(self.base_url, answer)
+        return answer
 
 
-def _refusal(base_url: str, answer: httpx.Response) -> Refused | SourceUnreadable:
+def _refusal(base_url: str, answer: Answer) -> Refused | SourceUnreadable:
     """The server's problem details (RFC 9457) as an error of ours.
 
     A refusal of the request is `Refused` with its finding; a server that cannot serve is unreadable.
@@ -145,33 +117,18 @@ def _refusal(base_url: str, answer: httpx.Response) -> Refused | SourceUnreadabl
     except SourceUnreadable:
         body = {}
     code, sentence = body.get("code"), str(body.get("detail", ""))
-    if isinstance(code, str) and not answer.is_server_error:
+    if isinstance(code, str) and not httpx.codes.is_server_error(answer.status):
         path, expected, found = (str(body.get(name, "")) for name in ("path", "expected", "found"))
         return Refused(Finding(code, sentence, path, expected, found))
-    said = f"{answer.status_code} {answer.reason_phrase}".rstrip()
+    said = f"{answer.status} {answer.reason}".rstrip()
     return SourceUnreadable(f"{base_url} answered {said}" + (f": {sentence}" if sentence else ""))
 
 
-def _json(answer: httpx.Response) -> dict[str, Any]:
+def _json(answer: Answer) -> dict[str, Any]:
     try:
-        body = orjson.loads(answer.content)
+        body = orjson.loads(answer.body)
     except ValueError as error:
-        raise SourceUnreadable(f"the answer with status {answer.status_code} is not JSON") from error
+        raise SourceUnreadable(f"the answer with status {answer.status} is not JSON") from error
     if not isinstance(body, dict):
-        raise SourceUnreadable(f"the answer with status {answer.status_code} is not a JSON object")
+        raise SourceUnreadable(f"the answer with status {answer.status} is not a JSON object")
     return body
-
-
-def _without_coding(headers: httpx.Headers) -> httpx.Headers:
-    kept = httpx.Headers(headers)
-    kept.pop("content-encoding", None)
-    kept.pop("content-length", None)
-    return kept
-
-
-def tls_context(ca_file: Path | str | None) -> ssl.SSLContext:
-    """TLS that verifies: against the system's roots, or one named certificate file. Raises UsageError."""
-    try:
-        return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"{ca_file} is not a readable PEM certificate file") from error

@@ -52,6 +52,7 @@ class HttpsWitnesses:
             "POST",
             "add-checkpoint",
             content=body,
+            headers={"content-type": "text/plain; charset=utf-8"},
             max_bytes=WITNESS_ANSWER_BYTES,
             timeout_s=WITNESS_ASK_TIMEOUT_S,
         )

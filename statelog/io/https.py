@@ -1,76 +1,124 @@
-"""Bounded HTTPS exchanges: verified TLS, a limit on the answer's bytes, a limit on its whole duration.
+"""Bounded HTTPS exchanges: verified TLS, no redirects, limits on an answer's bytes and its whole duration.
 
-httpx limits the wait for each piece of an answer; a hostile server sends one byte at a time. Here the clock
-runs from the first packet to the last byte.
+The other side may be hostile. httpx limits the wait for each piece of an answer; a server that drips sends
+one byte at a time, so here the clock runs from the first packet to the last byte, headers included. A small
+gzip body may stand for a huge one, so it is unpacked only as far as there is room.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+import zlib
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
 from statelog.errors import SourceUnreadable, UsageError
-from statelog.io.client import tls_context
-from statelog.limits import HTTPS_IDLE_S
+from statelog.limits import HTTPS_CONNECT_S, HTTPS_IDLE_S
+
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer: status, content type as sent, whole body."""
+    """An HTTP answer; the body is whole, or empty where nobody wanted it."""
 
     status: int
-    content_type: str
+    reason: str
+    headers: httpx.Headers
     body: bytes
+
+    @property
+    def content_type(self) -> str:
+        """As it was sent."""
+        return str(self.headers.get("content-type", ""))
 
 
 class HttpsSite:
-    """Everything under one `https://` address. Use as an async context manager, within one event loop."""
+    """Everything under one `https://` address. Use as an async context manager, within one event loop.
 
-    def __init__(self, base_url: str, ca_file: Path | str | None = None) -> None:
-        self.base_url = base_url.rstrip("/")
-        try:
-            url = httpx.URL(self.base_url)
-        except httpx.InvalidURL as error:
-            raise UsageError(f"{base_url!r} is not an https:// address") from error
-        if url.scheme != "https" or not url.host:
-            raise UsageError(f"{base_url!r} is not an https:// address")
+    `ca_file` is a PEM file with the certificates that prove it, None for the system's roots. With `gzip` an
+    answer may be packed. `stall_s` limits the silence between two pieces too. `loopback` admits plain http to
+    this machine. Raises UsageError.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        ca_file: Path | str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        gzip: bool = False,
+        stall_s: float | None = None,
+        loopback: bool = False,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.base_url = _checked(base_url, loopback=loopback).rstrip("/")
+        self._codings = ("gzip", "identity") if gzip else ("identity",)
         self._http = httpx.AsyncClient(
             verify=tls_context(ca_file),
-            headers={"accept-encoding": "identity"},  # a compressed answer has no honest bound
-            timeout=None,  # noqa: S113 - `exchange` bounds the whole, which no timeout of httpx does
+            headers={"accept-encoding": ", ".join(self._codings), **(headers or {})},
+            timeout=httpx.Timeout(stall_s, connect=HTTPS_CONNECT_S),  # `exchange` bounds the whole
             follow_redirects=False,
             trust_env=False,
             limits=httpx.Limits(keepalive_expiry=HTTPS_IDLE_S),
+            transport=transport,
         )
 
     async def exchange(
-        self, method: str, path: str, *, max_bytes: int, timeout_s: float, content: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        max_bytes: int,
+        timeout_s: float,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        bodies: bool = True,
     ) -> Answer:
-        """One request to `<base address>/<path>`, any status. Raises SourceUnreadable when there is no whole
-        answer within the bounds.
+        """One request to `<base address>/<path>`, any status. Without `bodies` only that of a 200 is read.
+
+        Raises SourceUnreadable when there is no whole answer within the bounds.
         """
         url = f"{self.base_url}/{path}"
-        headers = {} if content is None else {"content-type": "text/plain; charset=utf-8"}
-        body = bytearray()
         try:
             async with (
                 asyncio.timeout(timeout_s),
                 self._http.stream(method, url, content=content, headers=headers) as answer,
             ):
-                async for chunk in answer.aiter_raw():
-                    body += chunk
-                    if len(body) > max_bytes:
-                        raise SourceUnreadable(f"{url} answered more than {max_bytes} bytes")
+                wanted = bodies or answer.status_code == httpx.codes.OK
+                body = await self._body(answer, max_bytes, url) if wanted else b""
         except TimeoutError as error:
             raise SourceUnreadable(f"{url} did not answer within {timeout_s:g} s") from error
         except httpx.HTTPError as error:
-            raise SourceUnreadable(f"{url} cannot be reached: {error}") from error
-        return Answer(answer.status_code, answer.headers.get("content-type", ""), bytes(body))
+            raise SourceUnreadable(
+                f"{url} cannot be reached: {str(error) or type(error).__name__}"
+            ) from error
+        return Answer(answer.status_code, answer.reason_phrase, answer.headers, body)
+
+    async def _body(self, answer: httpx.Response, max_bytes: int, url: str) -> bytes:
+        coding = answer.headers.get("content-encoding", "identity").strip().lower()
+        if coding not in self._codings:
+            raise SourceUnreadable(f"{url} is encoded as {coding[:40]!r}, which was not asked for")
+        unpack = zlib.decompressobj(_GZIP_WINDOW) if coding == "gzip" else None
+        body = bytearray()
+        async for chunk in answer.aiter_raw():
+            room = max_bytes + 1 - len(body)
+            try:
+                body += chunk[:room] if unpack is None else unpack.decompress(chunk, room)
+            except zlib.error as error:
+                raise SourceUnreadable(f"{url} is not the gzip that it says it is") from error
+            if len(body) > max_bytes:
+                raise SourceUnreadable(f"{url} answered more than {max_bytes} bytes")
+        if unpack is not None and not unpack.eof:
+            raise SourceUnreadable(f"{url} ends in the middle of its gzip")
+        return bytes(body)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -83,3 +131,56 @@ class HttpsSite:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+class Waiting:
+    """An `HttpsSite` for code that waits: a loop of its own, for use where none runs. A context manager."""
+
+    def __init__(self, site: HttpsSite) -> None:
+        self.site = site
+        self._runner = asyncio.Runner()
+
+    def wait(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
+        """The answer of an exchange of the site."""
+        return self._runner.run(asked)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._runner.run(self.site.aclose())
+        self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def tls_context(ca_file: Path | str | None) -> ssl.SSLContext:
+    """TLS that verifies: against the system's roots, or one named certificate file. Raises UsageError."""
+    try:
+        return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"{ca_file} is not a readable PEM certificate file") from error
+
+
+def _checked(address: str, *, loopback: bool) -> str:
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"{address!r} is not an https:// address") from error
+    if not url.host or (url.scheme != "https" and not (loopback and _is_plain_loopback(url))):
+        also = ", or http:// to this machine" if loopback else ""
+        raise UsageError(f"{address!r} is not an https:// address{also}")
+    if url.query or url.fragment or url.userinfo:
+        raise UsageError(f"{address!r}: give the https:// address alone, without query, fragment or user")
+    return address
+
+
+def _is_plain_loopback(url: httpx.URL) -> bool:
+    try:
+        return url.scheme == "http" and ip_address(url.host).is_loopback
+    except ValueError:
+        return url.host == "localhost"

@@ -82,7 +82,7 @@ def test_hostile_servers_end_in_one_line(farm: Farm, run: Run) -> None:
         said = run("verify", url, "--root", farm.anchor)
     assert (said.code, said.err.count("\n"), "text/html" in said.err) == (3, 1, True)
     remote = run("verify", "http://logs.example/farm", "--root", farm.anchor)
-    assert (remote.code, "https only" in remote.err) == (2, True)
+    assert (remote.code, "not an https:// address" in remote.err) == (2, True)
 
 
 def test_the_report_of_an_export(farm: Farm, run: Run, tmp_path: Path) -> None:

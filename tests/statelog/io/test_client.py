@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import gzip
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from statelog import limits
 from statelog.errors import Refused, SourceUnreadable, UsageError
-from statelog.io.client import ControlClient
+from statelog.io.client import ControlClient, SubmitResult
 
 ID = "ab" * 32
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -30,8 +32,22 @@ def client(handler: Handler, **options: Any) -> ControlClient:
     return ControlClient("https://api.example:8443", transport=httpx.MockTransport(handler), **options)
 
 
+def submitted(handler: Handler) -> SubmitResult:
+    with client(handler) as api:
+        return api.submit(b"{}")
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def answer(status: int, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.Response(status, content=pieces(body), headers=headers)
+
+
 def answering(status: int, body: Any = None, **headers: str) -> Handler:
-    return lambda _: httpx.Response(status, json=body, headers=headers)
+    return lambda _: answer(status, orjson.dumps(body), headers)
 
 
 RECEIPT = {"record_id": ID, "final": True, "log_index": 7, "duplicate": False}
@@ -51,7 +67,7 @@ RECEIPT = {"record_id": ID, "final": True, "log_index": 7, "duplicate": False}
 def test_a_submission_is_final_only_when_the_answer_says_so(
     status: int, body: dict[str, Any], final: bool, index: int | None
 ) -> None:
-    result = client(answering(status, body, location=f"/v1/records/{ID}")).submit(b"{}")
+    result = submitted(answering(status, body, location=f"/v1/records/{ID}"))
     assert (result.record_id, result.final, result.log_index) == (ID, final, index)
     assert result.status_url == f"/v1/records/{ID}"
 
@@ -61,7 +77,7 @@ def test_what_is_sent() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(201, json=RECEIPT)
+        return answer(201, orjson.dumps(RECEIPT))
 
     with client(handler, token="let-me-in") as api:
         api.submit(b'{"a":1}', 12.5)
@@ -83,7 +99,7 @@ def test_a_refusal_is_a_finding() -> None:
         "found": "1",
     }
     with pytest.raises(Refused) as caught:
-        client(answering(403, problem)).submit(b"{}")
+        submitted(answering(403, problem))
     finding = caught.value.finding
     assert (finding.code, finding.sentence, finding.path) == ("SL-QUORUM", "1 more must sign", "signatures")
     assert (finding.expected, finding.found) == ("2 of 3", "1")
@@ -98,38 +114,63 @@ def test_a_refusal_is_a_finding() -> None:
         answering(302, None, location="https://elsewhere.example/"),
         answering(201, {"log_index": 3}),
         answering(200, [RECEIPT]),
-        lambda _: httpx.Response(201, content=b"<html>"),
-        lambda _: httpx.Response(201, content=b"x" * (limits.API_ANSWER_MAX_BYTES + 1)),
+        lambda _: answer(201, b"<html>"),
+        lambda _: answer(201, b"x" * (limits.API_ANSWER_MAX_BYTES + 1)),
     ],
 )
 def test_other_answers_are_no_source(handler: Handler) -> None:
-    assert client(answering(201, RECEIPT)).submit(b"{}").final  # the valid twin
+    assert submitted(answering(201, RECEIPT)).final  # the valid twin
     with pytest.raises(SourceUnreadable, match=r"api\.example|not (a )?JSON"):
-        client(handler).submit(b"{}")
+        submitted(handler)
 
 
 def test_an_endless_answer_is_cut_off() -> None:
     sent = 0
 
-    def endless() -> Iterator[bytes]:
+    async def endless() -> AsyncIterator[bytes]:
         nonlocal sent
         while True:
             sent += 1
             yield b" " * 1_000_000
 
-    with pytest.raises(SourceUnreadable, match="more than"):
-        client(lambda _: httpx.Response(200, content=endless())).status()
+    with (
+        client(lambda _: httpx.Response(200, content=endless())) as api,
+        pytest.raises(SourceUnreadable, match="more than"),
+    ):
+        api.status()
     assert sent <= limits.API_ANSWER_MAX_BYTES // 1_000_000 + 2
 
 
 def test_reading() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"path": str(request.url.raw_path, "ascii")})
+        return answer(200, orjson.dumps({"path": str(request.url.raw_path, "ascii")}))
 
-    api = client(handler)
-    assert api.status() == {"path": "/v1/status"}
-    assert api.record("../x") == {"path": "/v1/records/..%2Fx"}
-    assert api.get("/v1/records", limit=2) == {"path": "/v1/records?limit=2"}
+    with client(handler) as api:
+        assert api.status() == {"path": "/v1/status"}
+        assert api.record("../x") == {"path": "/v1/records/..%2Fx"}
+        assert api.get("/v1/records", limit=2) == {"path": "/v1/records?limit=2"}
+
+
+def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece comes soon, and the whole never."""
+    monkeypatch.setattr("statelog.io.client.ANSWER_S", 0.3)
+
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0.01)
+            yield b" "
+
+    with (
+        client(lambda _: httpx.Response(200, content=drip())) as api,
+        pytest.raises(SourceUnreadable, match=r"within 0\.3 s"),
+    ):
+        api.status()
+
+
+def test_a_packed_answer_was_not_asked_for() -> None:
+    packed = answer(200, gzip.compress(b"{}"), {"content-encoding": "gzip"})
+    with client(lambda _: packed) as api, pytest.raises(SourceUnreadable, match="not asked for"):
+        api.status()
 
 
 @pytest.mark.parametrize("url", ["http://api.example", "api.example", "https://", "quic://api.example:1", ""])
