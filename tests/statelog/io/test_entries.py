@@ -62,10 +62,10 @@ def test_a_full_bundle_stands_in_for_a_partial_one(tmp_path: Path) -> None:
         (http(b"\0\5abc"), "SL-TILE"),
         (http(b"", "500 Internal Server Error"), "answered 500"),
         (http(b"", "302 Found\r\nLocation: https://elsewhere.example/"), "redirects"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", "cannot be read"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (5 * (MAX_LEAF_BYTES + 2) + 1), "longer than"),
-        (b"garbage\r\n\r\n", "cannot be read"),
-        (None, "cannot be read"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", "cannot be reached"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (5 * (MAX_LEAF_BYTES + 2) + 1), "more than"),
+        (b"garbage\r\n\r\n", "cannot be reached"),
+        (None, "cannot be reached"),
     ],
 )
 def test_a_hostile_source_is_unreadable(
