@@ -157,7 +157,7 @@ def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 
     async def drip() -> AsyncIterator[bytes]:
         while True:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # a server that is slow
             yield b" "
 
     with (
