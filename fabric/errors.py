@@ -72,7 +72,6 @@ CLOSE_CODES: dict[str, str] = {
     "auth_failed": "the dialer's proof of identity is not valid",
     "credit_exceeded": "the peer sent more than the session's credit",
     "stream_id_reused": "the peer used a stream id twice",
-    "too_many_early_resets": "too many streams were reset before their OPEN arrived",
     "reset_flood": "the peer makes more streams be reset than it lets us tell it of",
     "frame_flood": "the peer sends more frames about nothing than any need",
     "too_many_sessions": "the peer has newer sessions, and more than one node needs",

@@ -122,7 +122,7 @@ class Auth(_Body, frozen=True):
 class SessionReady(_Body, frozen=True):
     """What the sender of this frame takes: sizes in bytes, credits counted since OPEN or since the start."""
 
-    body_limit: Annotated[int, Meta(ge=1024, le=limits.FRAME_BODY_BYTES_MAX)]
+    body_limit: Annotated[int, Meta(ge=limits.FRAME_BODY_BYTES_MIN, le=limits.FRAME_BODY_BYTES_MAX)]
     session_credit: U63
     session_reserve: U63
     stream_credit: U63

@@ -32,8 +32,8 @@ from fabric.events import (
     StreamWritable,
 )
 from fabric.handshake import Side
-from fabric.lanes import DATAGRAM_SHARD, LaneKey, lane_for
-from fabric.outbox import Outbox
+from fabric.lanes import CONTROL_LANE, DATAGRAM_SHARD, LaneKey, lane_for
+from fabric.outbox import Outbox, encode_reset
 from fabric.scheduler import Item, Pulled, Scheduler, StreamQueue
 from fabric.streamids import PeerIds
 from fabric.wire import Frame, FrameType, OpenStream, SessionReady, StreamAccepted
@@ -50,8 +50,8 @@ class HopStream(ReceiveWindow):
         "local_closed",
         "ours",
         "queue",
+        "relayed",
         "remote_closed",
-        "report_sent",
     )
 
     def __init__(self, queue: StreamQueue, config: SessionConfig, now: float, *, ours: bool) -> None:
@@ -62,7 +62,7 @@ class HopStream(ReceiveWindow):
         self.closing = False  # CLOSE is queued: nothing more may be
         self.local_closed = False  # CLOSE has left for the carrier
         self.remote_closed = False
-        self.report_sent = False
+        self.relayed = False  # a relay passes it on
         self.datagrams: StreamQueue | None = None  # in datagram mode: what waits for DATAGRAM frames
 
     @property
@@ -100,6 +100,10 @@ class HopStreams:
         self._next_id = 2 if side is Side.DIALER else 1
         self._peer_opens = TokenBucket(limits.SESSION_OPENS_PER_S, limits.SESSION_OPENS_BURST, now)
         self._peer_ids = PeerIds(1 if side is Side.DIALER else 2)
+        self._leaving: set[int] = set()
+        """Given up before the peer is known to know them: their OPEN and RESET wait for the lane."""
+        self._peer_probes: dict[int, TokenBucket] = {}
+        """What the peer may still ask and answer about a stream, once it did."""
         self._window = ReceiveWindow(config.session_window, config.session_window, now)
         self._peer_limits: SessionReady | None = None
         self._first_flight = 0
@@ -153,7 +157,8 @@ class HopStreams:
             raise StreamError("mode_not_supported", "this node carries no datagrams")
         if self._peer_drains or self._last_taken != wire.U64_MAX:
             raise StreamError("going_away", "the session drains")
-        if self._peer_limits is not None and self._ours >= self._peer_limits.max_streams:
+        alive = self._ours + len(self._leaving)
+        if self._peer_limits is not None and alive >= self._peer_limits.max_streams:
             raise StreamError("too_many_streams", f"the peer takes {self._peer_limits.max_streams} at once")
         stream_id = self._next_id
         head = (
@@ -244,8 +249,8 @@ class HopStreams:
             self.counters["datagrams_dropped"] += 1
 
     def send_ack(self, now: float, stream_id: int, received_up_to: int, limit: int) -> None:
-        """Queue an end-to-end ACK; only the newest of a stream is sent."""
-        if self._live(stream_id) is not None:
+        """Queue an end-to-end ACK; only the newest of a stream is sent. Dropped before ACCEPTED."""
+        if self._known(stream_id):
             self._outbox.ack(stream_id, received_up_to, limit)
 
     def consumed(self, now: float, stream_id: int, carried: int) -> None:
@@ -257,13 +262,18 @@ class HopStreams:
             raise StreamError("stream_state", f"consumed {carried} of {stream.held} bytes held")
         if stream.consume(now, carried) and not stream.remote_closed:
             self._outbox.credit(stream_id, stream.limit)
-        self._return(now, carried)
+        if not stream.relayed:
+            self._return(now, carried)
 
     def adopt(self, stream_id: int, *, tenant: str) -> None:
-        """A relay passes this stream on: report what leaves (`StreamSent`), and let tenants take turns."""
+        """A relay passes this stream on: report what leaves (`StreamSent`), and let tenants take turns.
+
+        What comes in on it gives the session's credit back at once, so that one that cannot be passed on
+        holds up nothing but itself; the relay bounds what it holds.
+        """
         stream = self._live(stream_id)
         if stream is not None:
-            stream.report_sent = True
+            stream.relayed = True
             self.scheduler.move(stream.queue, tenant)
             if stream.datagrams is not None:
                 self.scheduler.move(stream.datagrams, tenant)
@@ -280,18 +290,17 @@ class HopStreams:
         """Kill the stream in both directions at once; what is queued is dropped."""
         stream = self._live(stream_id)
         if stream is not None:
-            self._bury(now, stream)
-            self._owe_reset(stream_id, reason, detail)
+            self._give_up(now, stream, reason, detail)
 
     def forward_ping(self, now: float, stream_id: int, nonce: int, time: int) -> None:
-        """Pass on the `StreamPing` of another hop."""
-        if self._live(stream_id) is not None:
-            self._probe(wire.encode_ping(stream_id, nonce, time))
+        """Pass on the `StreamPing` of another hop; only the newest is sent. Dropped before ACCEPTED."""
+        if self._known(stream_id):
+            self._outbox.ping(stream_id, nonce, time)
 
     def pong(self, now: float, stream_id: int, nonce: int, time: int) -> None:
-        """Answer a `StreamPing`, or pass on the `StreamPong` of another hop."""
-        if self._live(stream_id) is not None:
-            self._probe(wire.encode_pong(stream_id, nonce, time))
+        """Answer a `StreamPing`, or pass on the `StreamPong` of another hop; as `forward_ping`."""
+        if self._known(stream_id):
+            self._outbox.pong(stream_id, nonce, time)
 
     # -- frames ----------------------------------------------------------------------------------------------
 
@@ -313,6 +322,8 @@ class HopStreams:
         elif not stream.receive(carried):
             self._break(now, stream, "credit_exceeded", f"{stream.limit} bytes were allowed")
         else:
+            if stream.relayed:
+                self._return(now, carried)
             self._events.append(StreamRecord(frame.stream_id, data.offset, data.flags, data.payload, carried))
 
     def _datagram(self, now: float, data: bytes) -> None:
@@ -338,9 +349,7 @@ class HopStreams:
         if body.class_ != lane.traffic_class:
             raise WireError("wrong_lane", f"OPEN of class {body.class_} on {lane}")
         stream_id = frame.stream_id
-        if not self._peer_ids.open(stream_id):
-            self.counters["late_frames"] += 1
-            return
+        self._peer_ids.open(stream_id)
         refusal = self._refusal(now, stream_id, body)
         if refusal:
             self._owe_reset(stream_id, refusal, "")
@@ -352,9 +361,7 @@ class HopStreams:
         body = wire.decode_frame(frame)
         stream = self._streams.get(frame.stream_id)
         if stream is None:
-            # The peer may not have got our RESET, or never will if it took an OPEN that we had given up.
-            self._late(frame.stream_id)
-            self._owe_reset(frame.stream_id, "gone", "")
+            self._late(frame.stream_id)  # our RESET follows the OPEN
             return
         self._check_lane(lane, stream)
         if stream.accepted or not stream.ours:
@@ -379,21 +386,22 @@ class HopStreams:
             self._bury(now, stream)
         self._events.append(StreamClosed(frame.stream_id, dead))
 
-    def _reset(self, now: float, frame: Frame) -> None:
+    def _reset(self, now: float, lane: LaneKey, frame: Frame) -> None:
+        """On the control lane, or right behind an OPEN that it takes back on the stream's own."""
         body = wire.decode_frame(frame)
         stream_id = frame.stream_id
         stream = self._streams.get(stream_id)
         if stream is None:
-            if self._peer_ids.mine(stream_id) and not self._peer_ids.used(stream_id):
-                self._peer_ids.reset_before_open(stream_id)
-            else:
-                self._late(stream_id)
-        elif isinstance(body, wire.ResetStream):
+            self._late(stream_id)
+            return
+        if lane != CONTROL_LANE:
+            self._check_lane(lane, stream)
+        if isinstance(body, wire.ResetStream):
             self._bury(now, stream)
-            self.resets_received[_known(body.reason)] += 1
+            self.resets_received[_known_reason(body.reason)] += 1
             self._events.append(StreamReset(stream_id, body.reason, body.detail))
 
-    def _about_stream(self, frame: Frame) -> None:
+    def _about_stream(self, now: float, frame: Frame) -> None:
         """ACK, STREAM_CREDIT, PING and PONG of a stream, from the control lane."""
         body = wire.decode_frame(frame)
         stream = self._streams.get(frame.stream_id)
@@ -403,6 +411,8 @@ class HopStreams:
             self._events.append(StreamAck(frame.stream_id, body.received_up_to, body.limit))
         elif isinstance(body, wire.StreamCredit):
             self.scheduler.allow(stream.queue, body.allowed)
+        elif not self._may_probe(now, frame.stream_id):
+            self.counters["pings_dropped"] += 1
         elif isinstance(body, wire.Ping):
             self._events.append(StreamPing(frame.stream_id, body.nonce, body.time))
         elif isinstance(body, wire.Pong):
@@ -429,12 +439,14 @@ class HopStreams:
         for queue, item in pulled:
             stream = self._streams.get(queue.stream_id)
             if stream is None:
+                if item.last:
+                    self._leaving.discard(queue.stream_id)
                 continue
             if item.last:
                 stream.local_closed = True
                 if stream.remote_closed:
                     self._bury(now, stream)
-            elif stream.report_sent and item.carried:
+            elif stream.relayed and item.carried:
                 sent[queue.stream_id] = sent.get(queue.stream_id, 0) + item.carried
         self._events += [StreamSent(stream_id, carried) for stream_id, carried in sent.items()]
         self._wake(dict.fromkeys(queue.stream_id for queue, _ in pulled))
@@ -443,7 +455,7 @@ class HopStreams:
         """Tell writers that waited and may go on; `drained` are streams of which frames left."""
         for express, writers in self._writers.items():
             if writers:
-                shared = None if express else limits.SESSION_QUEUE_BYTES - self.scheduler.queued
+                shared = None if express else self._shared_room()
                 woken = writers.wake(drained, self._own_room, limits.STREAM_QUEUE_BYTES // 2, shared)
                 self._events += map(StreamWritable, woken)
 
@@ -458,6 +470,7 @@ class HopStreams:
         if not self.closed:
             self.closed = True
             self._streams.clear()
+            self._leaving.clear()
             self._events.append(SessionClosed(code, reason, by_peer))
 
     def _check_open(self) -> None:
@@ -473,6 +486,18 @@ class HopStreams:
 
     def _live(self, stream_id: int) -> HopStream | None:
         return None if self.closed else self._streams.get(stream_id)
+
+    def _known(self, stream_id: int) -> bool:
+        """Whether the peer knows a live stream for sure: frames of the control lane may pass its OPEN."""
+        stream = self._live(stream_id)
+        return stream is not None and (stream.accepted or not stream.ours)
+
+    def _may_probe(self, now: float, stream_id: int) -> bool:
+        bucket = self._peer_probes.get(stream_id)
+        if bucket is None:
+            bucket = TokenBucket(limits.STREAM_PROBES_PER_S, limits.STREAM_PROBES_BURST, now)
+            self._peer_probes[stream_id] = bucket
+        return bucket.take(now, 1)
 
     def _add(self, now: float, stream_id: int, lane: LaneKey, mode: Mode, *, ours: bool) -> HopStream:
         credit = self._peer_limits.stream_credit if self._peer_limits is not None else 0
@@ -492,12 +517,28 @@ class HopStreams:
         if stream.datagrams is not None:
             self.scheduler.drop(stream.datagrams)
         self._outbox.forget(stream.stream_id)
-        self._return(now, stream.held)
+        self._peer_probes.pop(stream.stream_id, None)
+        if not stream.relayed:
+            self._return(now, stream.held)
+
+    def _give_up(self, now: float, stream: HopStream, reason: str, detail: str) -> None:
+        """Bury the stream and tell the peer: behind the OPEN where it may not have come yet."""
+        stream_id, queue = stream.stream_id, stream.queue
+        if self._known(stream_id):
+            self._bury(now, stream)
+            self._owe_reset(stream_id, reason, detail)
+            return
+        unsent = queue.first if queue.queued and not queue.first.last else None
+        self._bury(now, stream)
+        self.resets_sent[_known_reason(reason)] += 1
+        self._leaving.add(stream_id)
+        if unsent is not None:
+            self.scheduler.push(queue, unsent)
+        self.scheduler.push(queue, Item(encode_reset(stream_id, reason, detail), last=True))
 
     def _break(self, now: float, stream: HopStream, reason: str, detail: str) -> None:
         """The peer broke this stream's rules: reset it and tell both ends."""
-        self._bury(now, stream)
-        self._owe_reset(stream.stream_id, reason, detail)
+        self._give_up(now, stream, reason, detail)
         self._events.append(StreamReset(stream.stream_id, reason, detail))
 
     def _return(self, now: float, carried: int) -> None:
@@ -525,7 +566,11 @@ class HopStreams:
         left = limits.STREAM_QUEUE_BYTES - stream.queue.queued
         if stream.queue.lane.traffic_class in EXPRESS:
             return left
-        return min(left, limits.SESSION_QUEUE_BYTES - self.scheduler.queued)
+        return min(left, self._shared_room())
+
+    def _shared_room(self) -> int:
+        """What streams that wait for their own credit have queued holds up nobody else."""
+        return limits.SESSION_QUEUE_BYTES - self.scheduler.queued + self.scheduler.stuck
 
     def _late(self, stream_id: int) -> None:
         """A frame of a stream that is not alive: normal after a RESET, an error for one that never was."""
@@ -538,13 +583,9 @@ class HopStreams:
         self.counters["late_frames"] += 1
 
     def _owe_reset(self, stream_id: int, reason: str, detail: str) -> None:
-        self.resets_sent[_known(reason)] += 1
+        self.resets_sent[_known_reason(reason)] += 1
         if not self._outbox.reset(stream_id, reason, detail):
             self._fail(SessionError("reset_flood", f"{limits.SESSION_PENDING_RESETS} wait to be read"))
-
-    def _probe(self, frame: bytes) -> None:
-        if not self._outbox.probe(frame):
-            self.counters["pings_dropped"] += 1
 
     @staticmethod
     def _check_lane(lane: LaneKey, stream: HopStream) -> None:
@@ -552,7 +593,7 @@ class HopStreams:
             raise WireError("wrong_lane", f"stream {stream.stream_id} is on {stream.queue.lane}, not {lane}")
 
 
-def _known(reason: str) -> str:
+def _known_reason(reason: str) -> str:
     return reason if reason in RESET_REASONS else "other"
 
 

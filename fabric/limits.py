@@ -392,6 +392,9 @@ ADMIN_LINE_BYTES = 1 << 20
 FRAME_BODY_BYTES = 66_560
 """Default body limit: one 64 KiB record with its tag and offset, and 1,016 bytes to spare."""
 
+FRAME_BODY_BYTES_MIN = 8 + 65_536 + 16
+"""The smallest body limit a peer may have: one full record with its offset and tag, which no hop splits."""
+
 FRAME_BODY_BYTES_MAX = 1 << 20
 """The largest body limit a peer may negotiate: what one unfinished frame can make us hold per lane."""
 
@@ -451,9 +454,6 @@ SESSION_DRAIN_S = 10.0
 SESSION_STREAMS = 1024
 """Streams that a peer may have open at once in one session."""
 
-SESSION_EARLY_RESETS = 1024
-"""Resets remembered for streams whose OPEN is still on its lane: one for each stream a peer may have open."""
-
 SESSION_STREAM_ID_GAPS = 4096
 """Ids above the lowest never opened; OPENs on different lanes pass each other, but not by this many."""
 
@@ -479,10 +479,20 @@ STREAM_QUEUE_BYTES_MAX = (8 << 20) + (256 << 10)
 """Frames of one stream that the session takes at all: a relay's whole hop window."""
 
 SESSION_QUEUE_BYTES = 4 << 20
-"""Frames of all streams queued before none of reliable, bulk and droppable is writable."""
+"""Frames of all streams queued before none of reliable, bulk and droppable is writable; those of streams that
+wait for their own credit do not count.
+"""
 
 PENDING_PONGS = 32
 """PINGs of a peer that wait for their PONG; a flood of them costs us no memory."""
+
+STREAM_PROBES_PER_S = 100
+"""PINGs and PONGs about one stream that a peer may send a second, each way of them: a watched route has five,
+a person's `fabric ping` one at a time. More are dropped, so that no relay passes a flood on.
+"""
+
+STREAM_PROBES_BURST = 1_000
+"""Of these at once: what one `fabric ping` may send."""
 
 PENDING_PINGS = 16
 """Own PINGs without PONG that are remembered."""
@@ -626,8 +636,8 @@ RECORD_BYTES = 65_536
 STREAM_BYTES_MAX = 1 << 48
 """Plaintext of one direction of one stream: far below what AES-GCM may seal under a key (NIST SP 800-38D)."""
 
-E2E_WINDOW_BYTES = 1 << 20
-"""End-to-end window at OPEN: what an unread stream holds at its end."""
+E2E_WINDOW_BYTES = 2_621_440
+"""End-to-end window at OPEN, what an unread stream holds at its end: 100 Mbit/s over 200 ms at once."""
 
 E2E_WINDOW_BYTES_MAX = 8 << 20
 """End-to-end window of a fast stream, and the resend buffer of its sender."""
@@ -714,6 +724,17 @@ ROUTE_RECOVERY_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Bounds of the histogram of recovery times, the last what a stream waits at most."""
 
 # -- relays (fabric.relay) --
+
+RELAY_SESSION_BYTES = 64 << 20
+"""What a relay holds of streams that came over one session and wait for their next hop: two seconds of
+250 Mbit/s, or some twenty streams whose way on is stuck."""
+
+RELAY_TENANT_BYTES = 128 << 20
+"""The same of one organization's streams."""
+
+RELAY_BYTES = 256 << 20
+"""The same of all: a quarter of what a node means to stay under. Past each the stream that holds most within
+it is reset and may go on over another route."""
 
 RELAY_ACCOUNTS = 4096
 """Accounting rows by class, route and organization between two reports; later routes share one row."""

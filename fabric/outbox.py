@@ -18,6 +18,8 @@ class Outbox:
         self._session: deque[bytes] = deque()
         self._resets: dict[int, bytes] = {}
         self._probes: deque[bytes] = deque()
+        self._pings: dict[int, tuple[int, int]] = {}
+        self._pongs: dict[int, tuple[int, int]] = {}
         self._credits: dict[int, int] = {}
         self._acks: dict[int, tuple[int, int]] = {}
         self._routes: dict[str, RouteUpdate] = {}
@@ -28,6 +30,8 @@ class Outbox:
             self._session
             or self._resets
             or self._probes
+            or self._pings
+            or self._pongs
             or self._credits
             or self._acks
             or self._routes
@@ -43,16 +47,23 @@ class Outbox:
         if len(self._resets) >= limits.SESSION_PENDING_RESETS:
             return False
         self.forget(stream_id)
-        body = ResetStream(reason=reason, detail=detail[: limits.DETAIL_CHARS])
-        self._resets[stream_id] = wire.encode_map(body, stream_id)
+        self._resets[stream_id] = encode_reset(stream_id, reason, detail)
         return True
 
     def probe(self, frame: bytes) -> bool:
-        """A PING or PONG; False when too many wait and it was dropped."""
+        """A PING or PONG of the hop; False when too many wait and it was dropped."""
         if len(self._probes) >= limits.PENDING_PONGS:
             return False
         self._probes.append(frame)
         return True
+
+    def ping(self, stream_id: int, nonce: int, time: int) -> None:
+        """A PING of a stream; the newest, whose answer says most."""
+        self._pings[stream_id] = (nonce, time)
+
+    def pong(self, stream_id: int, nonce: int, time: int) -> None:
+        """A PONG of a stream; the newest."""
+        self._pongs[stream_id] = (nonce, time)
 
     def credit(self, stream_id: int, allowed: int) -> None:
         """STREAM_CREDIT; totals, so only the newest matters."""
@@ -71,7 +82,9 @@ class Outbox:
         self._pressure = pressure
 
     def forget(self, stream_id: int) -> None:
-        """The stream is dead: nothing to grant or acknowledge."""
+        """The stream is dead: nothing to ask, grant or acknowledge."""
+        self._pings.pop(stream_id, None)
+        self._pongs.pop(stream_id, None)
         self._credits.pop(stream_id, None)
         self._acks.pop(stream_id, None)
 
@@ -91,6 +104,12 @@ class Outbox:
             return self._resets.pop(next(iter(self._resets)))
         if self._probes:
             return self._probes.popleft()
+        if self._pongs:
+            stream_id = next(iter(self._pongs))
+            return wire.encode_pong(stream_id, *self._pongs.pop(stream_id))
+        if self._pings:
+            stream_id = next(iter(self._pings))
+            return wire.encode_ping(stream_id, *self._pings.pop(stream_id))
         if self._credits:
             stream_id = next(iter(self._credits))
             return wire.encode_credit(stream_id, self._credits.pop(stream_id))
@@ -101,3 +120,8 @@ class Outbox:
             return wire.encode_map(self._routes.pop(next(iter(self._routes))))
         pressure, self._pressure = self._pressure, None
         return wire.encode_map(pressure or NodePressure())
+
+
+def encode_reset(stream_id: int, reason: str, detail: str) -> bytes:
+    """A whole RESET_STREAM frame; the detail is cut to what fits."""
+    return wire.encode_map(ResetStream(reason=reason, detail=detail[: limits.DETAIL_CHARS]), stream_id)

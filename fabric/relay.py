@@ -1,8 +1,9 @@
 """Relays: sealed records of leased streams, passed from one session to the next; no input or output here.
 
 A relay reads classes and sizes, never payload; it forwards frames unchanged but for the hop's stream ids and
-the position in the route. Memory is bounded by hop credit alone: what came in on one side gives its credit
-back only when it has left on the other. Source: docs/wire.md, "Relays".
+the position in the route. A stream holds at most its hop credit here, which goes back only when what came in
+on one side has left on the other; what all of them hold has a budget, and whoever fills it pays for it.
+Source: docs/wire.md, "Relays".
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from fabric import limits, wire
 from fabric.classes import CLASS_NAMES, TrafficClass
 from fabric.errors import FabricError
+from fabric.memory import MemoryBudget
 from fabric.session import (
     Session,
     SessionClosed,
@@ -140,13 +142,16 @@ def check_lease(
 
 @dataclass(slots=True, eq=False)
 class _Leg:
-    """One side of a relayed stream; `other` is where its frames go."""
+    """One side of a relayed stream; `other` is where its frames go. `held`: bytes that came in on this side
+    and have not left on the other.
+    """
 
     session: Session
     stream_id: int
     pair: _Pair
     forward: bool
     closed: bool = False
+    held: int = 0
 
     @property
     def other(self) -> _Leg:
@@ -191,6 +196,14 @@ class Relay:
         self._unix_now = unix_now
         self._legs: dict[Session, dict[int, _Leg]] = {}
         self._touched: dict[Session, None] = {}
+        self._memory: MemoryBudget[_Leg] = MemoryBudget(
+            session=limits.RELAY_SESSION_BYTES, peer=limits.RELAY_TENANT_BYTES, process=limits.RELAY_BYTES
+        )
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for their next hop."""
+        return self._memory.total
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -224,12 +237,14 @@ class Relay:
         if isinstance(event, StreamRecord):
             leg.pair.account.add(event.carried, forward=leg.forward)
             self._forward(now, leg, event)
+            self._hold(now, leg, event.carried)
         elif isinstance(event, StreamDatagram):
             leg.pair.account.add(event.size, forward=leg.forward)
             to.send_datagram(now, to_id, event.number, event.flags, event.payload)
         elif isinstance(event, StreamSent):
             # What left on this leg came in on the other: only now may that peer send more.
             to.consumed(now, to_id, event.carried)
+            self._hold(now, other, -event.carried)
         elif isinstance(event, StreamAck):
             to.send_ack(now, to_id, event.received_up_to, event.limit)
         elif isinstance(event, StreamAcceptedEvent):
@@ -338,6 +353,15 @@ class Relay:
             # The next hop takes smaller frames than this one, or the stream's state does not allow data.
             self._break(now, leg.pair, Refusal("route_failed", f"cannot be passed on: {error.code}"))
 
+    def _hold(self, now: float, leg: _Leg, count: int) -> None:
+        if leg.stream_id not in self._legs.get(leg.session, ()):
+            return  # broken meanwhile
+        leg.held += count
+        victim = self._memory.hold(leg, leg.pair.lease.organization_id, leg.session, leg.held)
+        if victim is not None:
+            refusal = Refusal("route_failed", f"{victim.held} bytes wait at a relay without room for more")
+            self._break(now, victim.pair, refusal)
+
     def _break(self, now: float, pair: _Pair, refusal: Refusal) -> None:
         self._unpair(pair)
         for leg in (pair.front, pair.back):
@@ -354,6 +378,7 @@ class Relay:
 
     def _unpair(self, pair: _Pair) -> None:
         for leg in (pair.front, pair.back):
+            self._memory.hold(leg, pair.lease.organization_id, leg.session, 0)
             legs = self._legs[leg.session]
             del legs[leg.stream_id]
             if not legs:

@@ -50,7 +50,7 @@ class Item:
 class StreamQueue(SendCredit):
     """The frames of one stream that wait, first in first out, and the stream's credit."""
 
-    __slots__ = ("bucket", "items", "lane", "queued", "ring", "stream_id", "tenant", "turn")
+    __slots__ = ("bucket", "items", "lane", "queued", "ring", "stream_id", "stuck", "tenant", "turn")
 
     def __init__(self, stream_id: int, lane: LaneKey, credit: int, now: float) -> None:
         super().__init__(credit)
@@ -59,6 +59,7 @@ class StreamQueue(SendCredit):
         self.tenant = ""
         self.items: deque[Item] | None = None  # while there are any
         self.queued = 0
+        self.stuck = 0  # `queued` while the next frame waits for the stream's own credit
         self.turn = limits.SCHEDULER_QUANTUM_BYTES
         self.ring: Ring | None = None
         rates = limits.SCHEDULER_STREAM_RATES.get(lane.traffic_class)
@@ -204,6 +205,8 @@ class Scheduler:
         self.dropped_by_class = dict.fromkeys(TrafficClass, 0)
         self.shrunk_at = float("-inf")
         """When bulk last gave way to urgent traffic."""
+        self.stuck = 0
+        """Bytes of streams whose next frame waits for the stream's own credit."""
         self._peer_percent = 0
         self._peer_until = float("-inf")
         # What one call of `pull` works with.
@@ -234,6 +237,7 @@ class Scheduler:
             queue.ring.remove(queue)
         self.queued_by_class[queue.lane.traffic_class] -= queue.queued
         queue.clear()
+        self._enlist(queue)
 
     def drop_oldest(self, queue: StreamQueue) -> None:
         """Forget the frame of a stream that has waited longest."""
@@ -272,6 +276,9 @@ class Scheduler:
             self._rings[queue.lane.traffic_class].add(queue)
         elif queue.ring is not None:
             queue.ring.remove(queue)
+        stuck = queue.queued if queue.ring is None else 0
+        self.stuck += stuck - queue.stuck
+        queue.stuck = stuck
 
     # -- output --
 

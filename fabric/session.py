@@ -80,7 +80,7 @@ Chunk = bytes | memoryview
 
 _ON_STREAM_LANES: Final = frozenset(
     {FrameType.OPEN_STREAM, FrameType.DATA, FrameType.STREAM_ACCEPTED, FrameType.CLOSE_STREAM}
-)
+)  # RESET_STREAM may, where it takes back an OPEN
 _SMOOTHING: Final = 0.125  # of a new round-trip time, as in RFC 6298 section 2
 
 
@@ -275,7 +275,7 @@ class Session(HopStreams):
         if len(self._pings) >= limits.PENDING_PINGS:
             del self._pings[next(iter(self._pings))]
         self._pings[nonce] = now
-        self._probe(wire.encode_ping(0, nonce, time_us))
+        self._answer(wire.encode_ping(0, nonce, time_us))
         return nonce
 
     def send_pressure(self, now: float, pressure: NodePressure) -> None:
@@ -403,12 +403,12 @@ class Session(HopStreams):
                 self._accepted(now, lane, frame)
             else:
                 self._close(now, lane, frame)
+        elif frame_type == FrameType.RESET_STREAM:
+            self._reset(now, lane, frame)
         elif lane != CONTROL_LANE:
             raise WireError("wrong_lane", f"{FrameType(frame_type).name} on {lane}")
-        elif frame_type == FrameType.RESET_STREAM:
-            self._reset(now, frame)
         elif frame.stream_id:
-            self._about_stream(frame)
+            self._about_stream(now, frame)
         else:
             self._about_session(now, frame)
 
@@ -418,7 +418,7 @@ class Session(HopStreams):
         if isinstance(body, wire.StreamCredit):
             self.scheduler.session_credit.allow(body.allowed)
         elif isinstance(body, wire.Ping):
-            self._probe(wire.encode_pong(0, body.nonce, body.time))
+            self._answer(wire.encode_pong(0, body.nonce, body.time))
         elif isinstance(body, wire.Pong):
             sent = self._pings.pop(body.nonce, None)
             if sent is not None:
@@ -435,6 +435,11 @@ class Session(HopStreams):
             self._events.append(PeerRouteUpdate(body))
         else:
             raise SessionError("unexpected_frame", f"{FrameType(frame.type).name} in a ready session")
+
+    def _answer(self, frame: bytes) -> None:
+        """A PING or PONG of the hop."""
+        if not self._outbox.probe(frame):
+            self.counters["pings_dropped"] += 1
 
     def _count_news(self, now: float) -> None:
         if not self._news.take(now, 1):
@@ -466,7 +471,8 @@ class Session(HopStreams):
             self.ping(now)
 
     def _close_when_drained(self) -> None:
-        if self._drain_until is not None and not self._streams and not self._outbox and not self.closed:
+        waits = self._streams or self._leaving or self._outbox
+        if self._drain_until is not None and not waits and not self.closed:
             self._end("going_away", "all streams ended", by_peer=False)
 
     def _chunks(self, lane: LaneKey, parts: list[Chunk]) -> list[Chunk]:

@@ -24,7 +24,17 @@ from fabric.session import (
 from fabric.wire import CloseStream, ResetStream
 from tests.support.fabric_frames import DIRECT_OPEN, LEASED_OPEN
 from tests.support.fabric_net import PLENTY, Raw, ready_pair, sent_frames
-from tests.support.hop_streams import ACCEPTED, LANE, OTHER_LANE, data, opened, opening, resets
+from tests.support.hop_streams import (
+    ACCEPTED,
+    LANE,
+    OTHER_LANE,
+    SMALL,
+    WINDOW,
+    data,
+    opened,
+    opening,
+    resets,
+)
 
 # -- the life of a stream --------------------------------------------------------------------------------
 
@@ -106,30 +116,94 @@ def test_a_reset_by_the_peer_is_told_once() -> None:
     assert listener.streams() == ()
 
 
-def test_a_reset_may_overtake_its_open() -> None:
+def test_a_reset_that_takes_back_an_open_follows_it_on_its_lane() -> None:
+    _, listener, raw, stream_id = opened()
+    reset = wire.encode_map(ResetStream(reason="cancelled"), stream_id)
+    assert raw.send(reset, LANE) == [StreamReset(stream_id, "cancelled")]
+    assert listener.streams() == ()
+    assert raw.send(wire.encode_map(DIRECT_OPEN, 4), LANE) != []
+    assert raw.closes(wire.encode_map(ResetStream(reason="cancelled"), 4), OTHER_LANE) == "wrong_lane"
+
+
+def test_a_reset_of_a_stream_that_was_never_opened_ends_the_session() -> None:
     net, _, listener = ready_pair()
     raw = Raw(net, listener)
-    assert raw.send(wire.encode_map(ResetStream(reason="cancelled"), 2)) == []
-    assert raw.send(wire.encode_map(DIRECT_OPEN, 2), LANE) == []
-    assert raw.send(data(2, b"x"), LANE) == []
-    assert listener.streams() == ()
-    assert listener.counters == {"late_frames": 2}
-    assert [type(event) for event in raw.send(wire.encode_map(DIRECT_OPEN, 4), LANE)] == [StreamOpened]
+    assert raw.closes(wire.encode_map(ResetStream(reason="cancelled"), 2)) == "bad_stream_id"
 
 
-def test_an_open_that_never_left_is_reset_so_that_its_id_is_used() -> None:
+def test_a_stream_given_up_before_the_peer_showed_that_it_knows_it_is_reset_behind_its_open() -> None:
     net, dialer, _ = ready_pair()
     stream_id = dialer.open_stream(net.now, DIRECT_OPEN)
     dialer.reset_stream(net.now, stream_id, "cancelled")
-    assert sent_frames(dialer, net.now) == [(CONTROL_LANE, stream_id, ResetStream(reason="cancelled"))]
-
-
-def test_accepted_for_a_stream_given_up_is_answered() -> None:
+    reset = (LANE, stream_id, ResetStream(reason="cancelled"))
+    assert sent_frames(dialer, net.now) == [(LANE, stream_id, DIRECT_OPEN), reset]
     net, dialer, raw, stream_id = opening()
     dialer.reset_stream(net.now, stream_id, "cancelled")
-    assert resets(dialer, net.now) == [(stream_id, "cancelled")]
+    assert sent_frames(dialer, net.now) == [reset]
     assert raw.send(wire.encode_map(ACCEPTED, stream_id), LANE) == []
-    assert resets(dialer, net.now) == [(stream_id, "gone")]
+    assert sent_frames(dialer, net.now) == []
+    assert dialer.counters == {"late_frames": 1}
+
+
+def test_streams_opened_and_reset_at_once_without_end_harm_nobody() -> None:
+    net, dialer, listener = ready_pair()
+    for _ in range(3 * limits.SESSION_STREAMS):
+        dialer.reset_stream(net.now, dialer.open_stream(net.now, DIRECT_OPEN), "cancelled")
+        net.now += 0.01
+        net.run()
+    assert dialer.streams() == listener.streams() == ()
+    assert not listener.closed
+    assert listener._peer_ids._above == set()
+    assert listener.resets_received == {"cancelled": 3 * limits.SESSION_STREAMS}
+
+
+def test_streams_given_up_count_until_they_left() -> None:
+    net, dialer, listener = ready_pair(listener_config=SessionConfig(max_streams=3))
+    for _ in range(3):
+        dialer.reset_stream(net.now, dialer.open_stream(net.now, DIRECT_OPEN), "cancelled")
+    with pytest.raises(StreamError, match="too_many_streams"):
+        dialer.open_stream(net.now, DIRECT_OPEN)
+    net.run()
+    assert dialer.open_stream(net.now, DIRECT_OPEN) == 8
+    net.run()
+    opened_ids = [event.stream_id for event in net.host(2).events if isinstance(event, StreamOpened)]
+    assert opened_ids == [2, 4, 6, 8]
+    assert not listener.counters
+
+
+def test_nothing_is_said_on_the_control_lane_about_a_stream_the_peer_may_not_know() -> None:
+    net, dialer, raw, stream_id = opening()
+    dialer.ping(net.now, stream_id)
+    dialer.pong(net.now, stream_id, 1, 2)
+    dialer.send_ack(net.now, stream_id, 3, 4)
+    assert sent_frames(dialer, net.now) == []
+    raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
+    dialer.pong(net.now, stream_id, 1, 2)
+    dialer.send_ack(net.now, stream_id, 3, 4)
+    assert sent_frames(dialer, net.now) == [
+        (CONTROL_LANE, stream_id, wire.Pong(1, 2)),
+        (CONTROL_LANE, stream_id, wire.Ack(3, 4)),
+    ]
+
+
+def test_a_flood_of_pings_about_one_stream_is_cut_and_leaves_the_others_theirs() -> None:
+    net, listener, raw, stream_id = opened()
+    raw.send(wire.encode_map(DIRECT_OPEN, 4), LANE)
+    asked = 10 * limits.STREAM_PROBES_BURST
+    events = raw.send(b"".join(wire.encode_ping(stream_id, n, 0) for n in range(asked)))
+    assert len(events) == limits.STREAM_PROBES_BURST
+    assert listener.counters["pings_dropped"] == asked - limits.STREAM_PROBES_BURST
+    assert raw.send(wire.encode_ping(4, 7, 8)) == [StreamPing(4, 7, 8)]
+    for event in events:
+        listener.pong(net.now, stream_id, event.nonce, event.time)  # type: ignore[union-attr]
+    listener.pong(net.now, 4, 7, 8)
+    assert sent_frames(listener, net.now) == [
+        (CONTROL_LANE, stream_id, wire.Pong(limits.STREAM_PROBES_BURST - 1, 0)),
+        (CONTROL_LANE, 4, wire.Pong(7, 8)),
+    ]
+    net.now += 1.0
+    events = raw.send(b"".join(wire.encode_ping(stream_id, n, 0) for n in range(asked)))
+    assert len(events) == limits.STREAM_PROBES_PER_S
 
 
 # -- rules of ids and lanes ------------------------------------------------------------------------------
@@ -239,6 +313,7 @@ def test_open_streams_are_bounded_by_the_receiver() -> None:
     with pytest.raises(StreamError, match="too_many_streams"):
         dialer.open_stream(net.now, DIRECT_OPEN)
     dialer.reset_stream(net.now, second, "cancelled")
+    dialer.outgoing(net.now, lambda _lane: PLENTY)  # lost, as far as the listener goes
     assert dialer.open_stream(net.now, DIRECT_OPEN) == 6
     raw = Raw(net, listener)
     for stream_id in (2, 4, 6):
@@ -257,22 +332,13 @@ def test_a_peer_that_makes_us_owe_resets_without_end_is_cut_off() -> None:
     )
 
 
-def test_early_resets_are_bounded() -> None:
-    net, _, listener = ready_pair()
-    raw = Raw(net, listener)
-    for number in range(limits.SESSION_EARLY_RESETS):
-        assert raw.closes(wire.encode_map(ResetStream(reason="gone"), 2 + 2 * number)) == ""
-    last = 2 + 2 * limits.SESSION_EARLY_RESETS
-    assert raw.closes(wire.encode_map(ResetStream(reason="gone"), last)) == "too_many_early_resets"
-
-
 def test_bodies_are_no_larger_than_the_peer_takes() -> None:
-    net, dialer, _ = ready_pair(listener_config=SessionConfig(body_limit=2000))
+    net, dialer, _ = ready_pair(listener_config=SessionConfig(body_limit=limits.FRAME_BODY_BYTES_MIN))
     stream_id = dialer.open_stream(net.now, DIRECT_OPEN)
     Raw(net, dialer).send(wire.encode_map(ACCEPTED, stream_id), LANE)
-    dialer.send_data(net.now, stream_id, 0, 0, bytes(1992))
+    dialer.send_data(net.now, stream_id, 0, 0, bytes(limits.RECORD_BYTES + 16))
     with pytest.raises(StreamError, match="record_shape"):
-        dialer.send_data(net.now, stream_id, 0, 0, bytes(1993))
+        dialer.send_data(net.now, stream_id, 0, 0, bytes(limits.RECORD_BYTES + 17))
 
 
 def test_a_writer_is_held_back_and_called() -> None:
@@ -297,6 +363,29 @@ def test_a_queue_has_a_hard_end() -> None:
         dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
     with pytest.raises(StreamError, match="queue_full"):
         dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
+
+
+def test_what_waits_for_its_own_credit_leaves_room_for_others() -> None:
+    net, dialer, listener = ready_pair(listener_config=SMALL)
+    raw = Raw(net, dialer)
+    opens = [dialer.open_stream(net.now, DIRECT_OPEN) for _ in range(24)]
+    net.host(2).accepts = False
+    net.run()
+    for stream_id in opens:
+        raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
+    for stream_id in [*opens[:-1], *opens[:-1]]:
+        while dialer.writable(stream_id):
+            dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
+        dialer.outgoing(net.now, lambda _lane: PLENTY)
+    scheduler = dialer.scheduler
+    assert scheduler.queued == scheduler.stuck > limits.SESSION_QUEUE_BYTES
+    assert dialer.room(opens[-1]) == limits.STREAM_QUEUE_BYTES
+    raw.send(wire.encode_credit(opens[0], 2 * WINDOW))
+    assert 0 < scheduler.queued - scheduler.stuck < limits.STREAM_QUEUE_BYTES + 60_024
+    for stream_id in opens:
+        dialer.reset_stream(net.now, stream_id, "cancelled")
+    assert scheduler.queued == scheduler.stuck == 0
+    assert not listener.closed
 
 
 def test_full_queues_of_bulk_leave_room_for_interactive() -> None:

@@ -7,6 +7,7 @@ from random import Random
 import msgspec
 import pytest
 
+from fabric import limits
 from fabric.classes import Mode, TrafficClass
 from fabric.errors import SealError, StreamError
 from fabric.events import SessionEvent
@@ -212,7 +213,7 @@ def test_an_end_is_acknowledged_at_once() -> None:
     ends.one.finish()
     (end,) = records(ends.one)
     outcome = ends.other.handle(0.0, hop(end))
-    assert [item for item in outcome if isinstance(item, SendAck)] == [SendAck(1, 1 << 20)]
+    assert [item for item in outcome if isinstance(item, SendAck)] == [SendAck(1, limits.E2E_WINDOW_BYTES)]
 
 
 def test_one_acknowledgement_for_many_records() -> None:
@@ -220,7 +221,7 @@ def test_one_acknowledgement_for_many_records() -> None:
     ends.one.write(bytes(300_000))
     for record in records(ends.one):
         ends.other.handle(0.0, hop(record))
-    assert ends.other.pull(0.0, 0) == [SendAck(300_000, 1 << 20)]
+    assert ends.other.pull(0.0, 0) == [SendAck(300_000, limits.E2E_WINDOW_BYTES)]
     assert ends.other.pull(0.0, 0) == []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from fabric import limits
 from fabric.wire import (
     Ack,
     Auth,
@@ -137,7 +138,7 @@ session_bodies: st.SearchStrategy[MapBody] = st.one_of(
     st.builds(Auth, cluster_id=_text(1, 63), signature=_exactly(64), token=st.binary(max_size=64)),
     st.builds(
         SessionReady,
-        body_limit=st.integers(1024, 1 << 20),
+        body_limit=st.integers(limits.FRAME_BODY_BYTES_MIN, 1 << 20),
         session_credit=u63,
         session_reserve=u63,
         stream_credit=u63,
