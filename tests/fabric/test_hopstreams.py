@@ -195,7 +195,8 @@ def test_a_flood_of_pings_about_one_stream_is_cut_and_leaves_the_others_theirs()
     assert listener.counters["pings_dropped"] == asked - limits.STREAM_PROBES_BURST
     assert raw.send(wire.encode_ping(4, 7, 8)) == [StreamPing(4, 7, 8)]
     for event in events:
-        listener.pong(net.now, stream_id, event.nonce, event.time)  # type: ignore[union-attr]
+        assert isinstance(event, StreamPing)
+        listener.pong(net.now, stream_id, event.nonce, event.time)
     listener.pong(net.now, 4, 7, 8)
     assert sent_frames(listener, net.now) == [
         (CONTROL_LANE, stream_id, wire.Pong(limits.STREAM_PROBES_BURST - 1, 0)),
