@@ -47,6 +47,9 @@ from fabric.session import Session
 from fabric.stream import EndToEnd, HopLost, HopReset, perform
 from fabric.wire import RouteRef
 
+_UNIDIRECTIONAL = 0x02
+"""The bit of a QUIC stream id that says so: RFC 9000 section 2.1."""
+
 _FLUSH_ROUNDS = 4
 """Refills of the lanes in one flush; what is left over waits for the next turn, so that others get theirs."""
 
@@ -293,7 +296,10 @@ class Connection:
         """Act on the carrier's events, which `came` bytes of datagrams brought."""
         for event in self.carrier.events():
             if isinstance(event, LaneBytes):
-                self._unread.append(event)
+                if event.quic_stream_id & _UNIDIRECTIONAL:
+                    self._unread.append(event)
+                else:
+                    self.close("wrong_lane", f"QUIC stream {event.quic_stream_id} goes both ways")
             elif isinstance(event, DatagramBytes):
                 if self._session is not None:
                     self._session_events(now, self._session.handle(now, events.DatagramData(event.data)))
@@ -547,8 +553,7 @@ class Connection:
             return
         stream = Stream(self, machine, event.stream_id)
         self._streams[event.stream_id] = stream
-        if machine.hold_s:
-            resuming.keep(stream, initiator)
+        resuming.keep(stream, initiator)
         perform(now, self.session, event.stream_id, effects)
         self._dirty_streams[stream] = None
 
@@ -566,8 +571,7 @@ class Connection:
         stream = Stream(self, machine, stream_id)
         self._streams[stream_id] = stream
         self._dirty_streams[stream] = None
-        if machine.hold_s:
-            self._host.resuming.keep(stream, self._host.identity.node_id)
+        self._host.resuming.keep(stream, self._host.identity.node_id)
         return stream
 
     def _initiator(self, stream: Stream) -> str:

@@ -84,7 +84,9 @@ OPEN_TO_ALL = frozenset(
         submit_protocol.SERVICE,
     )
 )
-"""What a node that is not approved yet may use: enough to learn the log and to be heard by it."""
+"""What a node that is not approved yet may use: enough to learn the log and to be heard by it. A witness too,
+for who sequences is approved in the very log that its cosignature makes final (ADR 0008).
+"""
 
 
 class Node:

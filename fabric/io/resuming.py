@@ -1,6 +1,6 @@
 """Streams of one endpoint that outlive their carriers: the shell around resumption.
 
-Every stream that may be resumed is known here by its initiator and uid. One whose carrier is lost waits: if
+Every stream is known here by its initiator and uid. One that may be resumed and lost its carrier waits: if
 this end opened it, a task tries the ways there are, again and again until the stream's own time is over; if
 not, it waits for the OPEN that goes on. Readers and writers notice nothing but the pause.
 """
@@ -60,7 +60,7 @@ class Resuming:
     # -- for the endpoint and its connections --------------------------------------------------------------
 
     def keep(self, stream: Stream, initiator: str) -> None:
-        """A stream may be resumed from now on."""
+        """A stream lives from now on: its uid is taken."""
         self._streams.setdefault(initiator, {})[stream.stream_uid] = stream
 
     def check_new(self, initiator: str, uid: bytes) -> None:

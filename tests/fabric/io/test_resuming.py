@@ -16,6 +16,7 @@ from fabric.errors import StreamError
 from fabric.io.connection import Connection
 from fabric.io.endpoint import Endpoint
 from fabric.io.streams import Stream
+from fabric.stream import EndToEnd, StreamConfig
 from tests.support.aio import run, until
 from tests.support.endpoints import SERVICES, bind, dial, engines, pair
 
@@ -197,5 +198,39 @@ def test_closing_the_endpoint_ends_what_waits() -> None:
             await a.aclose()
             with pytest.raises(StreamError, match="route_failed"):
                 await reading
+
+    run(main)
+
+
+@pytest.mark.parametrize("hold_s", [0, 30])
+def test_a_copied_open_is_refused_while_its_stream_lives(hold_s: int) -> None:
+    async def main() -> None:
+        async with await bind(1) as a, await bind(2, services=SERVICES) as b:
+            connection = await dial(a, b)
+            _, opening = EndToEnd.initiate(
+                a.now(),
+                a.identity,
+                a.cluster_id,
+                b.identity.node_id,
+                "echo",
+                TrafficClass.RELIABLE,
+                os.urandom,
+                config=StreamConfig(hold_s=hold_s),
+            )
+            session = connection.session
+            for copies in (0, 1):
+                session.open_stream(a.now(), opening.open)
+                a.connection_dirty(connection)
+                await connection.ping()
+                await until(lambda: session.resets_received["uid_in_use"] == copies)  # noqa: B023
+            await until(lambda: len(session.streams()) == 1)
+            session.reset_stream(a.now(), session.streams()[0], "cancelled")
+            a.connection_dirty(connection)
+            # Once it is over, the same OPEN is one of a new stream, in which old records do not open.
+            await until(lambda: not b.connections()[0].streams())
+            session.open_stream(a.now(), opening.open)
+            a.connection_dirty(connection)
+            await until(lambda: len(b.connections()[0].streams()) == 1)
+            assert session.resets_received == {"uid_in_use": 1}
 
     run(main)

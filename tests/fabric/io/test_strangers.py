@@ -6,13 +6,16 @@ import asyncio
 import os
 import random
 import socket
+from typing import Any
 
 import pytest
 
 from fabric import limits
+from fabric.classes import TrafficClass
 from fabric.events import SessionConfig
 from fabric.io.endpoint import Endpoint
 from fabric.io.engines import CarrierConfig, Terminated, load_engine
+from fabric.lanes import LaneKey, encode_preface
 from tests.support.aio import run, until
 from tests.support.carrier_pair import identity
 from tests.support.endpoints import (
@@ -227,6 +230,29 @@ def test_bytes_before_proof_are_bounded(listener: str) -> None:
             assert ended == "pre_auth_overflow"
             assert sent < 4 * limits.CARRIER_PRE_AUTH_DATAGRAM_BYTES
             assert b.half_open == 0
+            await assert_alive(a, b)
+
+    run(main)
+
+
+@engines
+def test_a_stream_that_goes_both_ways_is_no_lane(engines: tuple[str, str]) -> None:
+    async def main() -> None:
+        async with await bind(1, engine=engines[0]) as a, await bind(2, engine=engines[1]) as b:
+            connection = await dial(a, b)
+            await until(lambda: len(b.connections()) == 1)
+            (there,) = b.connections()
+            carrier: Any = connection.carrier
+            carrier.send(carrier.open_lane(), encode_preface(LaneKey(TrafficClass.BULK, 0)))
+            a.connection_dirty(connection)
+            assert await connection.ping() > 0
+            bidirectional = 0 if connection.is_dialer else 1
+            carrier._quic.send_stream_data(
+                bidirectional, encode_preface(LaneKey(TrafficClass.BULK, 1)), False
+            )
+            a.connection_dirty(connection)
+            assert await there.closed == "wrong_lane"
+            assert await connection.closed == "wrong_lane"
             await assert_alive(a, b)
 
     run(main)
