@@ -339,10 +339,13 @@ class Node:
         if self.snapshot.revoked(initiator):
             self.counters["refused_revoked"] += 1
             return "not_approved"
-        if opening.service in OPEN_TO_ALL or self.snapshot.approved(initiator, self.clock()):
+        if self._may_use(opening.service, initiator):
             return None
         self.counters["refused_not_approved"] += 1
         return "not_approved"
+
+    def _may_use(self, service: str, node_id: str) -> bool:
+        return service in OPEN_TO_ALL or self.snapshot.approved(node_id, self.clock())
 
     def _standing(self, node_id: str) -> Standing:
         """What a neighbour is to this node, when sessions have to end that nobody uses."""
@@ -421,8 +424,9 @@ class Node:
                 _log.warning("the log refused the revocation of node %s: it may come back", node_id[:12])
                 self.counters["revocations_undone"] += 1
                 self.peers.handle(peering.Allow(node_id))
-        same = before.leases is snapshot.leases and before.fences is snapshot.fences
-        if not same or before.ahead is not snapshot.ahead:
+        leases = before.leases is not snapshot.leases or before.fences is not snapshot.fences
+        roles = before.nodes is not snapshot.nodes or before.certificates is not snapshot.certificates
+        if leases or roles or before.ahead is not snapshot.ahead:
             self.endpoint.relaying.recheck()
             for stream in self._streams():
                 lease = None if stream.route is None else snapshot.leases.get(stream.route.route_id)
@@ -657,6 +661,10 @@ class Node:
     async def _expire(self) -> None:
         self._watch_alarms()
         self._leave_ending_leases()
+        self.endpoint.relaying.recheck()  # a role of ours may have ended by itself
+        for stream in self._streams():
+            if not (stream.is_initiator or self._may_use(stream.service, stream.peer_node_id)):
+                stream.reset("not_approved", "the approval has ended")
         await self.worker.run(self.replica.expired)
 
     async def _publish_candidates(self) -> None:
