@@ -46,6 +46,7 @@ WIRE_CODES: dict[str, str] = {
     "bad_body_length": "a frame with a fixed layout has a body of another length",
     "bad_body": "a frame's MessagePack map cannot be parsed",
     "field_out_of_bounds": "a field of a frame is missing, has the wrong type, or is outside its bounds",
+    "reserved_flags": "a flag that this version does not know, on a frame that it knows",
     "bad_stream_id": "a stream id that this frame type or this sender may not use",
     "unknown_critical_frame": "a frame of unknown type says that it must not be skipped",
     "bad_lane_preface": "a lane does not start with a preface that this version knows",

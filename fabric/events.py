@@ -6,12 +6,15 @@ Source: docs/wire.md, "Sessions" and "Sealed streams".
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
 from fabric import limits
 from fabric.classes import TrafficClass
 from fabric.wire import HEADER_BYTES, NodePressure, OpenStream, RouteUpdate, StreamAccepted
+
+_SHARDED: Final = (TrafficClass.INTERACTIVE, TrafficClass.BULK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,7 @@ class SessionConfig:
     datagrams: bool = True
     """Whether streams of datagram mode are carried."""
     shards: dict[TrafficClass, int] = field(default_factory=dict)
-    """Lanes of a class; one where not named."""
+    """Lanes of interactive and bulk; one where not named, and for the other classes."""
     token: bytes = b""
     route_epoch: int = 0
     peer_epoch: int = 0
@@ -43,6 +46,10 @@ class SessionConfig:
         frame = self.body_limit + HEADER_BYTES
         if self.session_window - self.session_reserve < 4 * frame or self.stream_window < 4 * frame:
             raise ValueError(f"windows must hold four frames of {frame} bytes, besides the reserve")
+        for traffic_class, lanes in self.shards.items():
+            most = limits.SESSION_SHARDS if traffic_class in _SHARDED else 1
+            if not 1 <= lanes <= most:
+                raise ValueError(f"{lanes} lanes for {traffic_class.name}: 1 to {most}")
 
 
 # -- inputs ----------------------------------------------------------------------------------------------

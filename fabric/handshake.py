@@ -27,7 +27,6 @@ from fabric.wire import (
     FrameType,
     Hello,
     SessionReady,
-    Unknown,
     decode_frame,
     encode_frame,
     encode_map,
@@ -149,14 +148,12 @@ class Handshake:
         return [self._own_hello] if self._side is Side.LISTENER else []
 
     def receive(self, frame: Frame) -> list[bytes]:
-        """Take a frame of the control lane; returns frames to send.
+        """Take a frame of a known type from the control lane; returns frames to send.
 
         Raises `SessionError` (`unexpected_frame`, `no_common_version`, `unexpected_peer`, `self_connect`,
         `wrong_cluster`, `auth_failed`) and `WireError`.
         """
         body = decode_frame(frame)
-        if isinstance(body, Unknown):
-            return []
         if isinstance(body, Hello) and self.peer is None:
             return self._hello(body, frame)
         if isinstance(body, Auth) and self._side is Side.LISTENER and self.peer and not self.proved:

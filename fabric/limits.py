@@ -66,6 +66,9 @@ CARRIER_PENDING_DATAGRAM_FRAMES = 256
 UDP_SOCKET_BUFFER_BYTES = 8 << 20
 """Kernel socket buffers asked for, best effort: 20 ms at 3 Gbit/s."""
 
+UDP_ERRORS_S = 0.05
+"""The sockets' error queues are looked at this often while datagrams come without a pause."""
+
 UDP_DATAGRAMS_PER_TURN = 128
 """Datagrams acted upon before answers, timers and other sockets get their turn: a millisecond."""
 
@@ -111,7 +114,7 @@ ENDPOINT_HALF_OPEN_RETRY = 64
 """Half-open connections from which on a Retry makes strangers prove their address first."""
 
 ENDPOINT_HALF_OPEN_PER_ADDRESS = 64
-"""Half-open connections of one IP address, so that one host cannot use up the whole allowance."""
+"""Half-open connections of one IPv4 address or IPv6 /64: no host can use up the whole allowance."""
 
 ENDPOINT_CONNECTIONS = 4096
 """Connections of one endpoint, in both directions."""
@@ -403,6 +406,9 @@ MAP_BODY_BYTES = 8192
 
 LANE_SHARDS = 16
 """Shards of one class: more than cores a node would spread bulk over."""
+
+SESSION_SHARDS = 8
+"""Lanes that an end uses for interactive or for bulk: with those of the other classes 20 at most."""
 
 SESSION_LANES = 32
 """Lanes of one direction of a session: every class, and shards for interactive and bulk."""

@@ -314,10 +314,14 @@ class Session(HopStreams):
             self._timeouts(now)
         elif isinstance(event, DatagramData):
             self._heard_at = now
-            if self.ready:
-                self._datagram(now, event.data)
-            else:
+            if not self.ready:
                 self.counters["datagrams_dropped"] += 1
+                return
+            frame = wire.decode_datagram(event.data)
+            if frame.type == FrameType.DATA:
+                self._datagram(now, frame)
+            else:
+                self._skip(now, frame)
         elif isinstance(event, CarrierLost):
             self._end(event.code, event.reason, by_peer=True)
 
@@ -357,6 +361,8 @@ class Session(HopStreams):
             self._ready_frame(now, lane, frame)
         elif lane != CONTROL_LANE:
             self._early.append((lane, frame))
+        elif frame.type not in wire.FRAME_TYPES:
+            self._skip(now, frame)
         else:
             for answer in self._handshake.receive(frame):
                 self._outbox.session(answer)
@@ -393,9 +399,7 @@ class Session(HopStreams):
             self._data(now, lane, frame)
             return
         if frame_type not in wire.FRAME_TYPES:
-            wire.decode_frame(frame)
-            self._count_news(now)
-            self.counters["unknown_frames"] += 1
+            self._skip(now, frame)
         elif frame_type in _ON_STREAM_LANES:
             if frame_type == FrameType.OPEN_STREAM:
                 self._open(now, lane, frame)
@@ -411,6 +415,12 @@ class Session(HopStreams):
             self._about_stream(now, frame)
         else:
             self._about_session(now, frame)
+
+    def _skip(self, now: float, frame: Frame) -> None:
+        """A frame of a later version's type, unless it says that it must not be skipped."""
+        wire.decode_frame(frame)
+        self._count_news(now)
+        self.counters["unknown_frames"] += 1
 
     def _about_session(self, now: float, frame: Frame) -> None:
         self._count_news(now)

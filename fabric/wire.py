@@ -205,6 +205,8 @@ def decode_frame(frame: Frame) -> Body:
     if frame_type == FrameType.DATA:
         return decode_data(frame)
     check_stream_id(frame)
+    if frame.flags & RECORD_FLAGS and frame_type in FRAME_TYPES:
+        raise WireError("reserved_flags", f"{FrameType(frame_type).name} with flags {frame.flags:#06x}")
     body = frame.body
     if frame_type == FrameType.ACK:
         return Ack(*_fixed(_PAIR, frame))

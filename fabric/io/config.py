@@ -66,7 +66,6 @@ STORE_NAME = "node.db"
 SOCKET_NAME = "admin.sock"
 ENGINES = ("auto", "qh3", "aioquic")
 
-MAX_SHARDS = 8
 """Of one class: with both, and the other classes, within the lanes of a session."""
 MAX_CONFIG_BYTES = 256 << 10
 MAX_KEY_BYTES = 256
@@ -302,8 +301,8 @@ def _join(host: str, port: int) -> str:
 
 def _shards(table: dict[str, Any], name: str, default: int) -> int:
     value = table.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SHARDS:
-        raise ConfigError(f"{name} must be a number from 1 to {MAX_SHARDS}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limits.SESSION_SHARDS:
+        raise ConfigError(f"{name} must be a number from 1 to {limits.SESSION_SHARDS}")
     return value
 
 

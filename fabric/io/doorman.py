@@ -1,12 +1,13 @@
 """Who may start a connection: what an endpoint answers to the first packet of a stranger.
 
 Costs little and holds little: no state before the verdict, a bounded number of half-open connections in all
-and per address, and under load a Retry first, so that only those who receive at their address get state.
+and per host, and under load a Retry first, so that only those who receive at their address get state.
 Sources: RFC 9000 sections 6 (version negotiation), 8.1 (address validation), 14.1 (datagram size).
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class Doorman:
             return None
         if (
             len(self._half_open) >= limits.ENDPOINT_HALF_OPEN
-            or self._by_host[addr[0]] >= limits.ENDPOINT_HALF_OPEN_PER_ADDRESS
+            or self._by_host[_host_of(addr)] >= limits.ENDPOINT_HALF_OPEN_PER_ADDRESS
         ):
             # Silence: the client tries again by itself, and by then there may be room.
             self.counters["connections_refused"] += 1
@@ -89,8 +90,8 @@ class Doorman:
 
     def opened(self, connection: object, addr: Address) -> None:
         """A carrier was made for `addr`."""
-        self._half_open[connection] = addr[0]
-        self._by_host[addr[0]] += 1
+        host = self._half_open[connection] = _host_of(addr)
+        self._by_host[host] += 1
 
     def proved(self, connection: object) -> None:
         """The peer proved itself, or the connection is over. Idempotent."""
@@ -110,3 +111,13 @@ class Doorman:
         cid = os.urandom(CID_BYTES)
         token = self._tokens.make(addr, header.destination_cid, cid, nonce=os.urandom(12), now=now)
         return retry(header, source_cid=cid, token=token, unused=os.urandom(1)[0])
+
+
+def _host_of(addr: Address) -> str:
+    """Whose allowance an address uses: an IPv6 host has a /64 (RFC 6177), an IPv4 one an address."""
+    if ":" not in addr[0]:
+        return addr[0]
+    address = ipaddress.IPv6Address(addr[0].partition("%")[0])
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return address.packed[:8].hex()

@@ -41,6 +41,7 @@ class Port:
         self._on_error = on_error
         self._on_unreachable = on_unreachable
         self._backlog: Datagrams = []
+        self._errors_at = self._loop.time()
         self._loop.add_reader(udp.fileno(), self._on_readable)
 
     @property
@@ -78,12 +79,14 @@ class Port:
             _log.exception("the UDP socket at %s fails on receiving", self.local_address[0])
             self._on_error()
             return
+        # Readable, and nothing to read: the error queue has something. It may have when datagrams come, too.
+        now = self._loop.time()
+        if not arrived or now >= self._errors_at:
+            self._errors_at = now + limits.UDP_ERRORS_S
+            for addr, reason in self.udp.take_errors():
+                self._on_unreachable(addr, reason)
         if arrived:
             self._on_arrival(self, arrived)
-            return
-        # Readable, and nothing to read: the error queue has something.
-        for addr, reason in self.udp.take_errors():
-            self._on_unreachable(addr, reason)
 
     def _read(self) -> Datagrams:
         arrived = batch = self.udp.recv_batch()

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from fabric import events, limits
+from fabric.classes import TrafficClass
 from fabric.errors import CLOSE_CODES, RESET_REASONS, CloseNumber, close_number
 
 
@@ -47,6 +48,17 @@ def test_windows_that_would_wait_for_themselves_are_refused() -> None:
         events.SessionConfig(session_window=limits.SESSION_RESERVE_BYTES + 100_000)
     with pytest.raises(ValueError, match="four frames"):
         events.SessionConfig(body_limit=limits.FRAME_BODY_BYTES_MAX)
+
+
+def test_shards_are_of_interactive_and_bulk_and_few() -> None:
+    most = {TrafficClass.INTERACTIVE: limits.SESSION_SHARDS, TrafficClass.BULK: limits.SESSION_SHARDS}
+    assert events.SessionConfig(shards=most).shards == most
+    assert sum(most.values()) + len(TrafficClass) - len(most) <= limits.SESSION_LANES
+    for wrong in ({TrafficClass.BULK: limits.SESSION_SHARDS + 1}, {TrafficClass.BULK: 0}):
+        with pytest.raises(ValueError, match="lanes for BULK"):
+            events.SessionConfig(shards=wrong)
+    with pytest.raises(ValueError, match="lanes for CONTROL: 1 to 1"):
+        events.SessionConfig(shards={TrafficClass.CONTROL: 2})
 
 
 def test_every_close_code_has_a_number_and_a_meaning() -> None:

@@ -159,7 +159,7 @@ def test_the_hello_cannot_be_changed_on_the_way() -> None:
     other = listener()
     one = dialer()
     hello, auth, ready = flight(one, other)
-    flagged = hello[:2] + b"\x80\x01" + hello[4:]
+    flagged = hello[:2] + b"\x00\x00" + hello[4:]
     with pytest.raises(SessionError, match="auth_failed"):
         give(other, [flagged, auth, ready])
 
@@ -195,15 +195,6 @@ def test_versions() -> None:
         give(other, [wire.encode_map(hello)])
     newer = Hello(public=DIALER.public, versions=[1, 2], nonce=bytes(32))
     assert give(listener(), [wire.encode_map(newer)]) == []
-
-
-def test_unknown_frames_are_skipped_unless_critical() -> None:
-    one, other = dialer(), listener()
-    parts = flight(one, other)
-    unknown = wire.encode_frame(99, 0, b"later")
-    assert frames(give(other, [unknown, *parts]))
-    with pytest.raises(WireError, match="unknown_critical_frame"):
-        give(listener(), [wire.encode_frame(99, 0, b"later", wire.FLAG_CRITICAL)])
 
 
 def test_golden_transcript() -> None:

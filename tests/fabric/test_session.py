@@ -205,6 +205,31 @@ def test_unknown_frames_and_datagrams_are_counted_and_skipped() -> None:
     assert listener.datagrams_outgoing(net.now) == []
 
 
+def test_unknown_frames_are_counted_and_skipped_during_the_handshake_too() -> None:
+    net = Net()
+    _, listener = net.connect(1, 2)
+    raw = Raw(net, listener)
+    assert raw.send(wire.encode_frame(99, 0, b"later")) == []
+    assert listener.counters == {"unknown_frames": 1}
+    assert raw.closes(wire.encode_frame(99, 0, b"", wire.FLAG_CRITICAL)) == "unknown_critical_frame"
+
+
+@pytest.mark.parametrize("datagram", [False, True])
+def test_a_flood_of_unknown_frames_ends_the_session(datagram: bool) -> None:
+    net, _, listener = ready_pair()
+    unknown = wire.encode_frame(99, 0, b"")
+
+    def flood(count: int) -> str:
+        inputs = [DatagramData(unknown)] * count if datagram else []
+        events = [event for one in inputs for event in listener.handle(net.now, one)]
+        if not datagram:
+            events = Raw(net, listener).send(unknown * count)
+        return next((event.code for event in events if isinstance(event, SessionClosed)), "")
+
+    assert flood(limits.SESSION_NEWS_BURST) == ""
+    assert flood(1) == "frame_flood"
+
+
 # -- pings, news -----------------------------------------------------------------------------------------
 
 

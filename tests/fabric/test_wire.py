@@ -237,6 +237,16 @@ def test_data_and_ack_are_about_a_stream() -> None:
     assert code_of(framed(FrameType.ACK, bytes(16), 0)) == "bad_stream_id"
 
 
+@pytest.mark.parametrize("bit", range(1, 16))
+def test_flags_that_mean_nothing_yet_are_refused_where_the_type_is_known(bit: int) -> None:
+    flags = 1 << bit
+    assert code_of(framed(FrameType.PING, bytes(16), 0, flags)) == "reserved_flags"
+    assert code_of(framed(FrameType.CLOSE_STREAM, b"\x80", 2, flags | wire.FLAG_CRITICAL)) == "reserved_flags"
+    assert only(framed(FrameType.PING, bytes(16), 0, wire.FLAG_CRITICAL)) == wire.Ping(0, 0)
+    assert only(framed(FrameType.DATA, bytes(8), 2, flags)) == wire.Data(0, flags, b"")
+    assert only(framed(77, b"", 0, flags)) == wire.Unknown(77)
+
+
 def test_unknown_types_are_skipped_unless_critical() -> None:
     assert only(framed(77, b"whatever", 9)) == wire.Unknown(77)
     assert code_of(framed(77, b"whatever", 9, wire.FLAG_CRITICAL)) == "unknown_critical_frame"

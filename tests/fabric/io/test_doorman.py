@@ -105,3 +105,15 @@ def test_one_address_cannot_use_up_the_allowance() -> None:
     doorman.proved(held[0])
     assert doorman.half_open == len(held) - 1
     assert isinstance(doorman.judge(FIRST, 1200, ("192.0.2.1", 2000), NOW), Welcome)
+
+
+def test_an_ipv6_host_has_one_allowance_however_many_addresses_it_uses() -> None:
+    doorman = Doorman("never")
+    for number in range(limits.ENDPOINT_HALF_OPEN_PER_ADDRESS):
+        doorman.opened(object(), (f"2001:db8:0:1::{number:x}", 1000))
+    assert doorman.judge(FIRST, 1200, ("2001:db8:0:1:ffff::1", 2000), NOW) is None
+    assert isinstance(doorman.judge(FIRST, 1200, ("2001:db8:0:2::1", 2000), NOW), Welcome)
+    for number in range(limits.ENDPOINT_HALF_OPEN_PER_ADDRESS):
+        doorman.opened(number, ("::ffff:192.0.2.1", 1000 + number))
+    assert doorman.judge(FIRST, 1200, ("192.0.2.1", 2000), NOW) is None
+    assert isinstance(doorman.judge(FIRST, 1200, ("::ffff:192.0.2.2", 2000), NOW), Welcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 
 import pytest
@@ -12,6 +13,8 @@ from fabric.classes import TrafficClass
 from fabric.errors import FabricError
 from fabric.identity import format_quic_address
 from fabric.io.connection import Connection
+from fabric.io.engines import Address
+from fabric.io.port import Port
 from fabric.io.udp import UdpSocket
 from tests.support.aio import run, until
 from tests.support.carrier_pair import identity
@@ -196,5 +199,36 @@ def test_a_dial_to_a_closed_port_is_suspect_until_somebody_answers(host: str) ->
             async with await bind(2, host=host, port=port):
                 await connection.ready()
                 assert not connection.suspected
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has an error queue")
+def test_icmp_is_heard_while_others_send_without_a_pause() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        udp = UdpSocket("127.0.0.1", 0)
+        told: list[str | int] = []
+        arrived = 0
+
+        def arrival(_port: Port, batch: list[tuple[bytes, Address]]) -> None:
+            nonlocal arrived
+            arrived += len(batch)
+            steady.sendto(b"more", udp.local_address)  # so that something is always there to be read
+
+        port = Port(udp, arrival, lambda: None, lambda: None, lambda _addr, reason: told.append(reason))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as steady:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+                gone.bind(("127.0.0.1", 0))
+                nobody = gone.getsockname()
+            steady.sendto(b"first", udp.local_address)
+            await until(lambda: arrived > 10)
+            began = loop.time()
+            port.send([(b"anybody?", nobody)])
+            await until(lambda: bool(told))
+            assert told == ["connection_refused"]
+            assert loop.time() - began < 20 * limits.UDP_ERRORS_S
+            await until(lambda: arrived > 100)
+        port.close()
 
     run(main)
