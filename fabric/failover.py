@@ -86,11 +86,22 @@ Act = Literal["ping", "switch"]
 class RouteWatch:
     """One route. Times are seconds of a steady clock, which callers bring."""
 
-    __slots__ = ("_asked_at", "_failed_at", "_pinged_at", "_pings", "_suspect", "_urgent_until", "rtt_s")
+    __slots__ = (
+        "_asked_at",
+        "_failed_at",
+        "_pinged_at",
+        "_pings",
+        "_suspect",
+        "_urgent_until",
+        "rtt_s",
+        "rtt_var_s",
+    )
 
     def __init__(self, now: float) -> None:
         self.rtt_s = 0.0
-        """Smoothed round trip to the far end; 0 before the first."""
+        """Smoothed round trip of the route, end to end; 0 before the first."""
+        self.rtt_var_s = 0.0
+        """Its mean deviation: jitter."""
         self._asked_at: float | None = None
         self._pinged_at = now
         self._pings: dict[int, float] = {}
@@ -137,7 +148,10 @@ class RouteWatch:
         sent = self._pings.pop(nonce, None)
         if sent is not None:
             rtt = now - sent
-            self.rtt_s = rtt if not self.rtt_s else self.rtt_s + (rtt - self.rtt_s) / 8
+            if not self.rtt_s:
+                self.rtt_s, self.rtt_var_s = rtt, rtt / 2
+            self.rtt_var_s += (abs(rtt - self.rtt_s) - self.rtt_var_s) / 4
+            self.rtt_s += (rtt - self.rtt_s) / 8
             self.heard()
 
     def heard(self) -> None:

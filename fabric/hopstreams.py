@@ -136,6 +136,14 @@ class HopStreams:
             found[stream.traffic_class] = count + 1, allowed + stream.queue.left
         return found
 
+    def queued_by_lane(self) -> dict[LaneKey, tuple[int, int]]:
+        """By lane: how many streams live on it, and how many bytes they have queued."""
+        found: dict[LaneKey, tuple[int, int]] = {}
+        for stream in self._streams.values():
+            count, queued = found.get(stream.queue.lane, (0, 0))
+            found[stream.queue.lane] = count + 1, queued + stream.queue.queued
+        return found
+
     def open_stream(
         self,
         now: float,

@@ -74,11 +74,14 @@ class LaneReader:
     def __init__(self, body_limit: int) -> None:
         self.key: LaneKey | None = None
         """Known once the preface is whole."""
+        self.received = 0
+        """Bytes, the preface included."""
         self._preface = b""
         self._frames = FrameDecoder(body_limit)
 
     def feed(self, data: bytes | memoryview) -> list[Frame]:
         """Take the lane's next bytes; returns the frames they complete. Raises `WireError`."""
+        self.received += len(data)
         if self.key is not None:
             return self._frames.feed(data)
         missing = PREFACE_BYTES - len(self._preface)

@@ -8,6 +8,7 @@ Source: docs/wire.md, "Relays".
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -190,6 +191,8 @@ class Relay:
         time into Unix seconds.
         """
         self.accounts: dict[AccountKey, Account] = {}
+        self.counters: Counter[str] = Counter()
+        """`refused_<reason>` of OPENs, `ended_<reason>` of running streams, `memory_exceeded`."""
         self._node_id = node_id
         self._lookup_lease = lookup_lease
         self._next_session = next_session
@@ -298,6 +301,10 @@ class Relay:
         touched, self._touched = self._touched, {}
         return tuple(touched)
 
+    def streams(self) -> int:
+        """How many streams pass now."""
+        return len(self._pairs())
+
     def take_accounts(self) -> dict[AccountKey, Account]:
         """The accounts so far; counting starts anew, also for streams that go on."""
         taken, self.accounts = self.accounts, {}
@@ -314,6 +321,7 @@ class Relay:
         if refusal is None and lease is not None and route is not None:
             refusal = self._pass_on(now, session, event, lease, route.position + 1)
         if refusal is not None:
+            self.counters[f"refused_{refusal.reason}"] += 1
             session.reset_stream(now, event.stream_id, refusal.reason, refusal.sentence)
         self._touch(session)
 
@@ -359,10 +367,12 @@ class Relay:
         leg.held += count
         victim = self._memory.hold(leg, leg.pair.lease.organization_id, leg.session, leg.held)
         if victim is not None:
+            self.counters["memory_exceeded"] += 1
             refusal = Refusal("route_failed", f"{victim.held} bytes wait at a relay without room for more")
             self._break(now, victim.pair, refusal)
 
     def _break(self, now: float, pair: _Pair, refusal: Refusal) -> None:
+        self.counters[f"ended_{refusal.reason}"] += 1
         self._unpair(pair)
         for leg in (pair.front, pair.back):
             leg.session.reset_stream(now, leg.stream_id, refusal.reason, refusal.sentence)
@@ -370,6 +380,7 @@ class Relay:
 
     def _session_over(self, now: float, session: Session) -> None:
         for leg in self._legs.get(session, {}).copy().values():
+            self.counters["ended_route_failed"] += 1
             self._unpair(leg.pair)
             other = leg.other
             other.session.reset_stream(now, other.stream_id, "route_failed", "a hop's session ended")

@@ -173,6 +173,10 @@ class Session(HopStreams):
         """The lanes this end has opened so far."""
         return tuple(self._opened_lanes)
 
+    def lanes_received(self) -> dict[LaneKey, int]:
+        """Bytes that came on each lane of the peer's."""
+        return {reader.key: reader.received for reader in self._readers.values() if reader.key is not None}
+
     # -- inputs ----------------------------------------------------------------------------------------------
 
     def handle(self, now: float, event: SessionInput) -> list[SessionEvent]:

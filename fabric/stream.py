@@ -462,6 +462,13 @@ class EndToEnd:
         return self._receiver.at_end
 
     @property
+    def moved(self) -> tuple[int, int]:
+        """Plaintext bytes sealed and received; in datagram mode the counters tell instead."""
+        if self.mode is Mode.DATAGRAM:
+            return 0, 0
+        return self._sender.sent, self._receiver.received
+
+    @property
     def unacknowledged(self) -> int:
         """Plaintext bytes written that the peer has not acknowledged, unsealed or in flight."""
         return self._sender.unacknowledged

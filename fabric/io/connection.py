@@ -43,6 +43,7 @@ from fabric.io.hosts import ConnectionHost
 from fabric.io.lanewriter import LaneWriter
 from fabric.io.pathsize import PathSize
 from fabric.io.streams import Stream
+from fabric.lanes import LaneKey
 from fabric.session import Session
 from fabric.stream import EndToEnd, HopLost, HopReset, perform
 from fabric.wire import RouteRef
@@ -335,6 +336,10 @@ class Connection:
                 unread.appendleft(LaneBytes(event.quic_stream_id, event.data[left:], event.fin))
             left -= len(part)
             self._session_events(now, session.handle(now, events.LaneData(event.quic_stream_id, part, fin)))
+
+    def lanes_sent(self) -> dict[LaneKey, tuple[int, int]]:
+        """By lane of ours: bytes given to the carrier, and how many of them wait to be sent."""
+        return self._lanes.sent()
 
     def timer(self) -> float | None:
         """When `handle_timer` is due."""

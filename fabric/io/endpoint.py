@@ -77,7 +77,8 @@ class Endpoint:
             carrier = dataclasses.replace(carrier, probe_datagram_bytes=carrier.max_datagram_bytes)
         self._engine = load_engine(engine, identity, carrier)
         self._on_connection = on_connection
-        self._policy = sessions
+        self.policy = sessions
+        """How many sessions there may be, and which go first."""
         self._sessions: dict[Connection, None] = {}
         """Those that are ready, oldest first."""
         self._by_node: dict[str, dict[Connection, None]] = {}
@@ -313,9 +314,9 @@ class Endpoint:
                 going = connection if self._stays(other) else other
                 going.goaway()
                 going.leave()
-        for other in self._sessions_of(connection.peer_node_id)[: -self._policy.per_node]:
+        for other in self._sessions_of(connection.peer_node_id)[: -self.policy.per_node]:
             other.lose("too_many_sessions")
-        if len(self._sessions) > self._policy.total:
+        if len(self._sessions) > self.policy.total:
             self._make_room(connection)
             if not connection.is_ready:
                 return
@@ -559,13 +560,13 @@ class Endpoint:
 
     def _look_soon(self) -> None:
         self._idle_look = self._loop.call_later(
-            self._policy.idle_ttl_s / limits.SESSION_IDLE_LOOKS, self._end_idle
+            self.policy.idle_ttl_s / limits.SESSION_IDLE_LOOKS, self._end_idle
         )
 
     def _end_idle(self) -> None:
         """End what was idle for long; look again while there are sessions."""
         self._idle_look = None
-        for connection in sessionpolicy.expired(self._idle(), self.now(), self._policy.idle_ttl_s):
+        for connection in sessionpolicy.expired(self._idle(), self.now(), self.policy.idle_ttl_s):
             connection.lose("idle")
         if self._sessions and not self._closed:
             self._look_soon()
@@ -574,12 +575,14 @@ class Endpoint:
         """There is one session too many: the idle one that matters least ends, or else the new one."""
         going = sessionpolicy.victim(one for one in self._idle() if one.session is not newcomer)
         if going is None:
+            self.counters["no_room"] += 1
             newcomer.close("no_room")
         else:
+            self.counters["evicted"] += 1
             going.lose("evicted")
 
     def _idle(self) -> Iterator[sessionpolicy.Idle[Connection]]:
-        now, standing = self.now(), self._policy.standing
+        now, standing = self.now(), self.policy.standing
         for connection in self.connections():
             since = connection.idle_since(now)
             if since is not None:

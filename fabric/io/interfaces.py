@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 
 from fabric import interfaces, limits, netlink
@@ -86,6 +87,8 @@ class Follower:
         """`bound`: what the endpoint has bound already, by the rule's host. `on_changed` is called when the
         node became reachable elsewhere than before.
         """
+        self.counters: Counter[str] = Counter()
+        """Addresses `bound`, `refused`, `gone`; sessions that `moved`; `changed` ways to reach the node."""
         self._endpoint = endpoint
         self._rule = rule
         self._bound = bound
@@ -125,10 +128,13 @@ class Follower:
                     self._add(now, effect.host)
                 case interfaces.Drop():
                     _log.info("the address %s is gone", effect.host)
+                    self.counters["gone"] += 1
                     self._endpoint.drop_address(self._bound.pop(effect.host))
                 case interfaces.Moved():
+                    self.counters["moved"] += 1
                     self._endpoint.moved()
                 case interfaces.Changed():
+                    self.counters["changed"] += 1
                     self._on_changed()
         if self._timer is not None:
             self._timer.cancel()
@@ -142,8 +148,10 @@ class Follower:
             self._bound[host] = self._endpoint.add_address(host, self._rule.port(host))
         except SocketError as error:
             _log.info("%s", error)
+            self.counters["refused"] += 1
             self._machine.handle(now, interfaces.Refused(host))
         else:
+            self.counters["bound"] += 1
             _log.info("bound to %s port %d", host, self._bound[host][1])
 
 

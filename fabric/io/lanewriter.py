@@ -22,13 +22,14 @@ class LaneWriter:
     def __init__(self, carrier: Carrier, now: float) -> None:
         self._carrier = carrier
         self._lanes: dict[LaneKey, int] = {}
+        self._lane_sent: dict[LaneKey, int] = {}
         self._host = carrier.remote[0]
         self._flight = FlightLimit(now)
         self._sent = 0
 
     def fill(self, session: Session, now: float) -> bool:
         """Move what the lanes have room for from the session to the carrier; whether anything moved."""
-        carrier, lanes = self._carrier, self._lanes
+        carrier, lanes, sent = self._carrier, self._lanes, self._lane_sent
         room = min(limits.SESSION_UNSENT_BYTES, self._flight.room(now, carrier.in_flight()))
         total = max(0, room - carrier.unsent())
         chunks = session.outgoing(now, self._room, total)
@@ -36,7 +37,9 @@ class LaneWriter:
             quic_stream_id = lanes.get(key)
             if quic_stream_id is None:
                 quic_stream_id = lanes[key] = carrier.open_lane()
+                sent[key] = 0
             carrier.send(quic_stream_id, chunk)
+            sent[key] += len(chunk)
         datagrams = session.datagrams_outgoing(now)
         room = carrier.datagram_room() if datagrams else 0
         for data in datagrams:
@@ -45,6 +48,10 @@ class LaneWriter:
             else:
                 session.counters["datagrams_too_large"] += 1
         return bool(chunks or datagrams)
+
+    def sent(self) -> dict[LaneKey, tuple[int, int]]:
+        """By lane: bytes given to the carrier, and how many of them have not been sent for the first time."""
+        return {key: (self._lane_sent[key], self._carrier.unsent(one)) for key, one in self._lanes.items()}
 
     def left(self, session: Session, datagrams: list[tuple[bytes, Address]], now: float) -> None:
         """The carrier gave these datagrams to send: what the limit on bytes under way follows."""

@@ -7,6 +7,7 @@ classes, directions, reasons and codes out of fixed sets, and at most `limits.ME
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -22,6 +23,7 @@ from fabric import limits
 from fabric.classes import TrafficClass
 from fabric.io.node import Node
 from fabric.io.totals import Totals
+from fabric.lanes import LaneKey
 from fabric.pressure import REASONS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,9 +54,11 @@ class NodeCollector(Collector):
         yield from _traffic(totals)
         yield from self._flows()
         yield from self._sessions()
+        yield from self._lanes()
         yield from self._pressure()
         yield from self._resumption()
         yield from self._relay()
+        yield from self._reach()
         yield from self._log()
 
     def _flows(self) -> Iterator[Metric]:
@@ -91,6 +95,48 @@ class NodeCollector(Collector):
                 if count is not None:
                     family.add_metric(peer, count)
         yield from (rtt, jitter, queued, lost, resent, window, size)
+
+    def _lanes(self) -> Iterator[Metric]:
+        """Over all sessions; how many lanes there are has a bound for a session."""
+        unsent: Counter[LaneKey] = Counter()
+        queued: Counter[LaneKey] = Counter()
+        for connection in self._node.endpoint.connections():
+            unsent.update({key: waits for key, (_, waits) in connection.lanes_sent().items()})
+            queued.update(
+                {
+                    key: waits
+                    for key, (_, waits) in connection.session.queued_by_lane().items()
+                    if key.shard >= 0
+                }
+            )
+        for name, text, counts in (
+            ("fabric_lane_unsent_bytes", "Given to the engine and not sent yet.", unsent),
+            ("fabric_lane_queued_bytes", "Frames that wait for their lane.", queued),
+        ):
+            family = GaugeMetricFamily(name, text, labels=["class", "shard"])
+            for key, count in sorted((key, counts[key]) for key in {*unsent, *queued}):
+                family.add_metric([_name(key.traffic_class), str(key.shard)], count)
+            yield family
+
+    def _reach(self) -> Iterator[Metric]:
+        """How this node finds others, what it refuses, and how its own addresses change."""
+        node = self._node
+        for name, text, counts in (
+            ("fabric_endpoint_events", "Of sockets and of connections not proved.", node.endpoint.counters),
+            ("fabric_reach_events", "Streams opened or not, by route or reason.", node.reach.counters),
+            ("fabric_probe_events", "Probes of services, by result.", node.promoter.snapshot().counters),
+            (
+                "fabric_peering_events",
+                "Dials and sessions, by result.",
+                node.peers.machine.snapshot().counters,
+            ),
+            (
+                "fabric_address_events",
+                "Addresses of this machine that came and went.",
+                node.follower.counters,
+            ),
+        ):
+            yield _counters(name, text, "event", counts)
 
     def _pressure(self) -> Iterator[Metric]:
         found = self._node.pressure.current
@@ -132,6 +178,11 @@ class NodeCollector(Collector):
         for (traffic_class, way), count in sums.items():
             family.add_metric([_name(traffic_class), way], count)
         yield family
+        yield _gauge("fabric_relay_streams", "That pass now.", 0 if machine is None else machine.streams())
+        yield _gauge("fabric_relay_held_bytes", "That wait here.", 0 if machine is None else machine.held)
+        yield _counters(
+            "fabric_relay_events", "Refusals and ends.", "event", {} if machine is None else machine.counters
+        )
 
     def _log(self) -> Iterator[Metric]:
         log = self._node.update.log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,15 @@ from fabric.pressure import SLOW_FACTOR, SLOW_S, ClassFlow, Pressure, PressureGa
 from fabric.wire import NodePressure
 
 _STATM = Path("/proc/self/statm")
-_REFUSALS = ("too_many_streams", "connections_refused", "too_many_held")
+_DESCRIPTORS = Path("/proc/self/fd")
+_REFUSALS = (
+    "too_many_streams",
+    "connections_refused",
+    "too_many_held",
+    "no_room",
+    "evicted",
+    "memory_exceeded",
+)
 _DROPS = ("datagrams_dropped", "datagrams_too_large")
 
 
@@ -55,7 +64,10 @@ class PressureWatch:
     def _reading(self, connections: list[Connection], node: NodePressure) -> Reading:
         endpoint, now = self._endpoint, self._endpoint.now()
         totals = endpoint.totals.with_live(connections)
+        relay = endpoint.relaying.machine
         counters = totals.counters + totals.resets_sent + endpoint.counters + endpoint.resuming.counters
+        if relay is not None:
+            counters += relay.counters
         shrunk = [
             one for one in connections if now - one.session.scheduler.shrunk_at < limits.PRESSURE_PERIOD_S
         ]
@@ -72,12 +84,17 @@ class PressureWatch:
         )
 
     def _node(self, connections: list[Connection]) -> NodePressure:
+        endpoint = self._endpoint
         queued = max((one.session.scheduler.queued for one in connections), default=0)
         return NodePressure(
             queue=_percent(queued, limits.SESSION_QUEUE_BYTES),
             cpu=self._processor(),
             memory=_percent(_resident_bytes(), limits.PROCESS_MEMORY_BYTES),
-            sockets=_percent(len(self._endpoint.connections()), limits.ENDPOINT_CONNECTIONS),
+            sockets=max(
+                _percent(len(connections), endpoint.policy.total),
+                _percent(len(connections) + endpoint.half_open, limits.ENDPOINT_CONNECTIONS),
+                _descriptors(),
+            ),
             network=self._lossy(connections),
         )
 
@@ -131,6 +148,14 @@ def _resident_bytes() -> int:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0  # not Linux: memory is not told
+
+
+def _descriptors() -> int:
+    """How much of the process's file descriptors is in use, in percent; TCP targets of services take some."""
+    try:
+        return _percent(sum(1 for _ in _DESCRIPTORS.iterdir()), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    except OSError:
+        return 0  # not Linux: what sessions take says most
 
 
 def _percent(part: float, whole: float) -> int:

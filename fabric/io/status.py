@@ -62,6 +62,8 @@ def status(node: Node) -> dict[str, Any]:
         "registry": _registry(snapshot, now),
         "routes": _routes(node),
         "relay": _relay(node),
+        "relaying": _relaying(node),
+        "addresses": dict(node.follower.counters),
         "gossip": _gossip(node),
         "probes": _probes(node),
         "peering": _peering(node),
@@ -226,8 +228,27 @@ def _session(snapshot: Snapshot, peer: str, connection: Connection) -> dict[str,
             }
             for one in TrafficClass
         },
+        "lanes": _lanes(connection),
         "counters": dict(session.counters),
     }
+
+
+def _lanes(connection: Connection) -> list[dict[str, Any]]:
+    """Each lane in use: what waits in the session, what waits in the engine, and what went each way."""
+    session = connection.session
+    queued, sent, received = session.queued_by_lane(), connection.lanes_sent(), session.lanes_received()
+    return [
+        {
+            "class": key.traffic_class.name.lower(),
+            "shard": key.shard,
+            "streams": queued.get(key, (0, 0))[0],
+            "queued_bytes": queued.get(key, (0, 0))[1],
+            "unsent_bytes": sent.get(key, (0, 0))[1],
+            "sent_bytes": sent.get(key, (0, 0))[0],
+            "received_bytes": received.get(key, 0),
+        }
+        for key in sorted({*queued, *sent, *received})
+    ]
 
 
 def _totals(node: Node) -> dict[str, Any]:
@@ -257,8 +278,11 @@ def _streams(node: Node) -> list[dict[str, Any]]:
             "next_hop": peer,
             "route_id": None if stream.route is None else stream.route.route_id,
             "uid": stream.stream_uid.hex(),
+            "sent_bytes": stream.machine.moved[0],
+            "received_bytes": stream.machine.moved[1],
             "held_bytes": stream.held_bytes,
             "path_rtt_ms": None if stream.way is None else _ms(stream.way.watch.rtt_s or None),
+            "path_jitter_ms": None if stream.way is None else _ms(stream.way.watch.rtt_var_s or None),
             "suspect": stream.way is not None and stream.way.watch.suspect,
             "switches": stream.switches,
             "switch_reason": None if stream.last_switch is None else stream.last_switch.reason,
@@ -345,6 +369,17 @@ def _relay(node: Node) -> list[dict[str, Any]]:
             machine.accounts.items() if machine is not None else ()
         )
     ]
+
+
+def _relaying(node: Node) -> dict[str, Any]:
+    machine = node.endpoint.relaying.machine
+    if machine is None:
+        return {"streams": 0, "held_bytes": 0, "counters": {}}
+    return {
+        "streams": machine.streams(),
+        "held_bytes": machine.held,
+        "counters": dict(sorted(machine.counters.items())),
+    }
 
 
 def _gossip(node: Node) -> dict[str, Any]:

@@ -58,6 +58,12 @@ def test_a_node_tells_what_it_measures(tmp_path: Path) -> None:
             sizes = [value for key, value in found.items() if key[0] == "fabric_session_datagram_bytes"]
             assert sizes
             assert min(sizes) >= limits.CARRIER_DATAGRAM_BYTES
+            assert found["fabric_lane_unsent_bytes", "0", "control"] >= 0
+            assert any(key[0] == "fabric_lane_queued_bytes" and "bulk" in key for key in found)
+            assert found["fabric_reach_events_total", "opened_direct"] == 1
+            assert found["fabric_probe_events_total", "ok"] >= 1
+            assert found["fabric_peering_events_total", "connected"] >= 1
+            assert (found["fabric_relay_streams",], found["fabric_relay_held_bytes",]) == (0, 0)
             assert found["fabric_sessions",] == len(phone.endpoint.connections())
             assert found["fabric_pressure_level", "nominal"] in (0, 1)
             assert found["fabric_log_final_entries",] == farm.cluster.log.size
@@ -70,6 +76,9 @@ def test_a_node_tells_what_it_measures(tmp_path: Path) -> None:
             assert found["fabric_route_switch_seconds_count",] == 0
             known = set(CLASS_NAMES) | set(RESET_REASONS) | set(REASONS) | peers | words
             events = set(phone.endpoint.totals.counters) | set(phone.endpoint.resuming.counters)
+            for one in (phone.endpoint, phone.reach, phone.promoter, phone.peers.machine, phone.follower):
+                events |= set(one.counters)
+            events |= {str(shard) for shard in range(limits.SESSION_SHARDS)}
             assert labels <= known | events | set(phone.endpoint.totals.closed) | {"late_frames"}
 
             admin = AdminServer(phone, phone.config.admin_socket)

@@ -11,6 +11,7 @@ from fabric.errors import StreamError
 from fabric.events import SessionConfig
 from fabric.io.pressure import PressureWatch
 from fabric.pressure import Pressure
+from fabric.sessionpolicy import SessionPolicy
 from fabric.wire import NodePressure
 from tests.support.aio import run, until
 from tests.support.endpoints import SERVICES, bind, dial, pair, send_and_hash, url
@@ -110,5 +111,46 @@ def test_refusing_for_want_of_room_is_capacity_not_failure() -> None:
                 await asyncio.gather(*(connection.open("echo", TrafficClass.RELIABLE) for _ in range(3)))
             assert clock.look(watch).reasons == ("capacity_limited",)
             assert await connection.ping() > 0
+
+    run(main)
+
+
+def test_sessions_near_their_bound_are_pressure_of_sockets() -> None:
+    async def main() -> None:
+        policy = SessionPolicy(total=4)
+        async with await bind(2, sessions=policy) as node, await bind(1) as a, await bind(3) as b:
+            watch = PressureWatch(node, Clock())
+            for other in (a, b):
+                await dial(other, node)
+            await until(lambda: len(node.connections()) == 2)
+            assert watch.look().reading.node.sockets == 50
+            assert "sockets" not in watch.current.reasons
+            for _ in range(2):
+                await dial(a, node)
+            await until(lambda: len(node.connections()) == 4)
+            assert watch.look().reading.node.sockets == 100
+            assert "sockets" in watch.current.reasons
+
+    run(main)
+
+
+def test_a_node_without_room_for_a_session_says_that_its_capacity_is_limited() -> None:
+    async def main() -> None:
+        policy = SessionPolicy(total=1)
+        async with (
+            await bind(2, services=SERVICES, sessions=policy) as node,
+            await bind(1) as a,
+            await bind(3) as b,
+        ):
+            clock = Clock()
+            watch = PressureWatch(node, clock)
+            first = await dial(a, node)
+            assert "capacity_limited" not in clock.look(watch).reasons
+            stream = await first.open("echo", TrafficClass.RELIABLE)
+            late = await b.start_dial(url(node), node_id=node.identity.node_id)
+            assert await late.closed == "no_room"
+            assert node.counters["no_room"] == 1
+            assert "capacity_limited" in clock.look(watch).reasons
+            stream.reset()
 
     run(main)
