@@ -238,7 +238,7 @@ class RouteUpdate(_Body, frozen=True):
     route_id: RouteId
     epoch: Epoch
     record_id: NodeId | None = None
-    alternates: Annotated[list[RouteId], Meta(max_length=8)] = []
+    alternates: Annotated[list[RouteId], Meta(max_length=limits.ROUTE_ALTERNATES)] = []
     reason: Reason = "renewed"
 
 

@@ -70,6 +70,13 @@ class PeerDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Repair:
+    """Compare with this peer now: it may have what concerns this node."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     peer: str
     message: Message
@@ -127,7 +134,19 @@ class Timer:
     pass
 
 
-Event = PeerUp | PeerDown | Received | Local | Judged | Logged | Dropped | HeadAdvanced | Population | Timer
+Event = (
+    PeerUp
+    | PeerDown
+    | Repair
+    | Received
+    | Local
+    | Judged
+    | Logged
+    | Dropped
+    | HeadAdvanced
+    | Population
+    | Timer
+)
 
 
 # Effects out.
@@ -226,6 +245,9 @@ class Gossip:
                 self._peer_up(now, peer, effects)
             case PeerDown(peer):
                 self._peer_down(now, peer)
+            case Repair(peer):
+                if peer in self._peers:
+                    effects.append(Send(peer, self.digest()))
             case Received(peer, message):
                 if peer in self._peers:
                     self._received(now, peer, message, effects)

@@ -181,6 +181,9 @@ GOSSIP_ROUNDS_FACTOR = 4
 GOSSIP_REPAIR_S = 30.0
 """Digest comparison with one random peer: what rumours missed waits at most about this long."""
 
+ROUTE_TOLD_S = 1.0
+"""A neighbour's word that a route changed makes a node compare records with it this often at most."""
+
 GOSSIP_WANT_TIMEOUT_S = 2.0
 """An asked-for record that has not come by then is asked of another peer."""
 
@@ -421,6 +424,9 @@ CAPABILITY_CHARS = 96
 
 SERVICE_NAME_CHARS = 128
 """Logical service names are paths of a few words."""
+
+ROUTE_ALTERNATES = 8
+"""Other routes named in one ROUTE_UPDATE."""
 
 ROUTE_ID_CHARS = 128
 """Route ids are subjects of leases, which bound them alike."""

@@ -241,6 +241,8 @@ class Stop:
 @dataclass(slots=True)
 class _Source:
     preferred: bool
+    shown: int = 0
+    """How many entries it said it had when its session began; no proof of any."""
     failures: int = 0
     retry_at: float = 0.0
     barred: bool = False  # sent what no honest source sends
@@ -272,10 +274,10 @@ class Sources:
         """The peers whose heads are watched."""
         return tuple(self._watched)
 
-    def up(self, now: float, peer: str, *, preferred: bool) -> list[Start | Stop]:
-        """A session with a peer that serves the log is ready."""
+    def up(self, now: float, peer: str, *, preferred: bool, shown: int = 0) -> list[Start | Stop]:
+        """A session with a peer that serves the log is ready; it says that it has `shown` entries."""
         self._leave(peer)
-        self._sources[peer] = _Source(preferred)
+        self._sources[peer] = _Source(preferred, shown)
         return self._choose(now)
 
     def down(self, now: float, peer: str) -> list[Start | Stop]:
@@ -372,9 +374,11 @@ class Sources:
         return [Stop(left)]
 
     def _pick(self, now: float, among: list[str]) -> str | None:
-        """The best of these that may be asked now: without failures, then sequencers; of equals any."""
+        """The best of these that may be asked now: without failures, then sequencers, then those that said
+        they have more than this node; of equals any.
+        """
         ready = {
-            name: (source.failures > 0, not source.preferred)
+            name: (source.failures > 0, not source.preferred, source.shown <= self._size)
             for name, source in self._sources.items()
             if name in among and not source.barred and source.retry_at <= now
         }

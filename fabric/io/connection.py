@@ -46,7 +46,7 @@ from fabric.io.streams import Stream
 from fabric.lanes import LaneKey
 from fabric.session import Session
 from fabric.stream import EndToEnd, HopLost, HopReset, perform
-from fabric.wire import RouteRef
+from fabric.wire import RouteRef, RouteUpdate
 
 _UNIDIRECTIONAL = 0x02
 """The bit of a QUIC stream id that says so: RFC 9000 section 2.1."""
@@ -96,6 +96,10 @@ class Connection:
         self.peer_node_id = ""
         self.peer_public = b""
         self.capabilities: tuple[str, ...] = ()
+        self.peer_route_epoch = 0
+        """Entries of the authority log that the peer said it had when the session began."""
+        self.peer_epoch = 0
+        """Likewise the epoch of its candidate set."""
         self.draining = False
         self.suspected = ""
         """Why the peer may be out of reach, since the last time something came from it; else empty."""
@@ -337,6 +341,11 @@ class Connection:
             left -= len(part)
             self._session_events(now, session.handle(now, events.LaneData(event.quic_stream_id, part, fin)))
 
+    def tell_route(self, update: RouteUpdate) -> None:
+        """Tell the peer that a route changed."""
+        self.session.send_route_update(self._host.now(), update)
+        self._host.connection_dirty(self)
+
     def lanes_sent(self) -> dict[LaneKey, tuple[int, int]]:
         """By lane of ours: bytes given to the carrier, and how many of them wait to be sent."""
         return self._lanes.sent()
@@ -522,6 +531,7 @@ class Connection:
             case events.Ready():
                 self.peer_node_id, self.peer_public = event.peer_node_id, event.peer_public
                 self.capabilities = event.capabilities
+                self.peer_route_epoch, self.peer_epoch = event.route_epoch, event.peer_epoch
                 self._path.start(now)
                 self._ready.set_result(None)
                 self._host.connection_ready(self)
@@ -539,6 +549,8 @@ class Connection:
                     waiter.set_result(event.rtt_s)
             case events.PeerGoaway():
                 self.leave()
+            case events.PeerRouteUpdate():
+                self._host.route_told(self, event.update)
             case _:
                 self._host.relayed(self, now, event)
 

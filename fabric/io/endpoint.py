@@ -37,7 +37,7 @@ from fabric.io.udp import Batching, UdpSocket
 from fabric.io.watching import Watching
 from fabric.memory import MemoryBudget
 from fabric.sessionpolicy import SessionPolicy
-from fabric.wire import OpenStream
+from fabric.wire import OpenStream, RouteUpdate
 
 __all__ = ["Authorize", "Endpoint", "StreamHandler"]
 
@@ -77,6 +77,8 @@ class Endpoint:
             carrier = dataclasses.replace(carrier, probe_datagram_bytes=carrier.max_datagram_bytes)
         self._engine = load_engine(engine, identity, carrier)
         self._on_connection = on_connection
+        self.on_route_told: Callable[[Connection, RouteUpdate], None] | None = None
+        """Told what a neighbour says of a route; a hint, and no proof."""
         self.policy = sessions
         """How many sessions there may be, and which go first."""
         self._sessions: dict[Connection, None] = {}
@@ -344,6 +346,11 @@ class Endpoint:
     def relayed(self, connection: Connection, now: float, event: SessionEvent) -> bool:
         """Offer an event to the relay; whether it was about a stream that only passes through."""
         return self.relaying.handle(connection, now, event)
+
+    def route_told(self, connection: Connection, update: RouteUpdate) -> None:
+        """A neighbour says that a route changed."""
+        if self.on_route_told is not None:
+            self.on_route_told(connection, update)
 
     def judge_open(self, connection: Connection, body: OpenStream) -> str:
         """The node that must have signed an OPEN that ends here; raises `StreamError` to refuse it."""

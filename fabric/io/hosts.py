@@ -9,7 +9,7 @@ from fabric.events import SessionConfig, SessionEvent
 from fabric.identity import NodeIdentity
 from fabric.memory import MemoryBudget
 from fabric.session import Session
-from fabric.wire import OpenStream
+from fabric.wire import OpenStream, RouteUpdate
 
 if TYPE_CHECKING:
     from fabric.io.connection import Connection
@@ -79,6 +79,9 @@ class ConnectionHost(Protocol):
 
     def connection_closed(self, connection: Connection) -> None:
         """The session is over; the carrier may still have to say so."""
+
+    def route_told(self, connection: Connection, update: RouteUpdate) -> None:
+        """The peer says that a route changed."""
 
     def relayed(self, connection: Connection, now: float, event: SessionEvent) -> bool:
         """Whether the event is about a stream that this node only passes on."""

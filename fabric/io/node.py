@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 import time
@@ -40,6 +41,7 @@ from fabric.io.peers import Peers
 from fabric.io.pressure import PressureWatch
 from fabric.io.reach import Reach
 from fabric.io.replica import Replica
+from fabric.io.routenews import RouteNews
 from fabric.io.sequencing import Sequencing
 from fabric.io.serving import StreamHandler
 from fabric.io.streams import Stream
@@ -150,6 +152,9 @@ class Node:
             self._is_barred,
         )
         self.gossip = GossipService(self.node_id, rng, self.replica, self.worker, clock, self._judged)
+        self.routes = RouteNews(
+            self.node_id, self.peers.sessions, lambda peer: self.gossip.handle(gossip.Repair(peer))
+        )
         self.forwarder = Forwarder(self.replica, self.worker, self._hand_in, clock, rng)
         self.desk = Desk(
             Parts(
@@ -202,6 +207,7 @@ class Node:
         self.follower = Follower(self.endpoint, rule, bound, self._readdressed.set)
         self.peers.endpoint = self.endpoint
         self.endpoint.resuming.ways = self.reach.ways
+        self.endpoint.on_route_told = self.routes.heard
         self.endpoint.relaying.on_missing = lambda node_id: self.peers.handle(peering.Need(node_id))
         self.publish(opened)
         self.desk.restored(await self.worker.run(self.replica.unlogged))
@@ -384,6 +390,8 @@ class Node:
             self._log_is_at(status)
         if before.leases is not self.snapshot.leases:
             self.peers.handle(peering.Keep(self._next_hops()))
+        self.routes.changed(before, self.snapshot)
+        self._show_epochs()
         self.changed.set(update.version)
         self._watch_alarms()
         if update.news.advanced or update.news.registry:
@@ -406,7 +414,8 @@ class Node:
         status, peer = self.update.status_of(client.log), connection.peer_node_id
         writes = () if status is None else status.sequencers
         sequences = submit_protocol.CAPABILITY in connection.capabilities
-        client.peer_up(peer, preferred=sequences and (not writes or peer in writes))
+        shown = connection.peer_route_epoch if client.log == AUTHORITY_LOG else 0
+        client.peer_up(peer, preferred=sequences and (not writes or peer in writes), shown=shown)
 
     def _end_what_was_revoked(self, before: Snapshot) -> None:
         snapshot, now = self.snapshot, self.clock()
@@ -444,6 +453,15 @@ class Node:
         for stream in self._streams():
             if stream.route is not None and self.reach.ending(stream.route):
                 self.endpoint.resuming.leave(stream, "fenced", self.endpoint.now())
+
+    def _show_epochs(self) -> None:
+        """What new sessions are told: how much of the log this node has, and its newest candidate set."""
+        log, config = self.update.log, self.endpoint.session_config
+        entries = 0 if log is None else log.final_size
+        if (config.route_epoch, config.peer_epoch) != (entries, self._epoch):
+            self.endpoint.session_config = dataclasses.replace(
+                config, route_epoch=entries, peer_epoch=self._epoch
+            )
 
     def _tell_gossip(self, update: Update) -> None:
         for one in update.news.logged:
@@ -687,6 +705,7 @@ class Node:
                     self.clock(),
                     self._epoch,
                 )
+                self._show_epochs()
                 await self.desk.deliver(data)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.CANDIDATES_VALIDITY_S / 2):  # renewed at half its life

@@ -61,6 +61,7 @@ def status(node: Node) -> dict[str, Any]:
         },
         "registry": _registry(snapshot, now),
         "routes": _routes(node),
+        "route_news": dict(node.routes.counters),
         "relay": _relay(node),
         "relaying": _relaying(node),
         "addresses": dict(node.follower.counters),
@@ -217,6 +218,8 @@ def _session(snapshot: Snapshot, peer: str, connection: Connection) -> dict[str,
         "bytes_in_flight": stats.bytes_in_flight,
         "peer_pressure": scheduler.peer_pressure(connection.now()),
         "capabilities": list(connection.capabilities),
+        "route_epoch": connection.peer_route_epoch,
+        "peer_epoch": connection.peer_epoch,
         "classes": {
             one.name.lower(): {
                 "streams": windows[one][0],

@@ -312,3 +312,18 @@ def test_heads_of_peers_that_are_not_watched_move_nothing() -> None:
     made.seen(1.0, "stranger", 99)
     assert made.timer(50.0) == []
     assert made.main == "a"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_who_shows_more_than_this_node_has_is_followed_first_unless_another_writes(seed: int) -> None:
+    made = Sources(random.Random(seed))
+    up(made, "main")
+    made.advanced(10)
+    for name, shown in (("behind", 9), ("ahead", 11), ("level", 10)):
+        made.up(1.0, name, preferred=False, shown=shown)
+    assert Start("ahead", entries=True) in made.down(2.0, "main")
+    made.up(3.0, "seq", preferred=True)
+    made.up(3.0, "liar", preferred=False, shown=1 << 50)
+    made.down(4.0, "seq")
+    made.up(5.0, "seq", preferred=True)
+    assert made.main == "seq"

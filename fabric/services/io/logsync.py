@@ -178,8 +178,8 @@ class SyncClient:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def peer_up(self, peer: str, *, preferred: bool) -> None:
-        self._perform(self.sources.up(self._clock(), peer, preferred=preferred))
+    def peer_up(self, peer: str, *, preferred: bool, shown: int = 0) -> None:
+        self._perform(self.sources.up(self._clock(), peer, preferred=preferred, shown=shown))
 
     def peer_down(self, peer: str) -> None:
         self._stop(peer)

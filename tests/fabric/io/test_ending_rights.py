@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fabric import gossip
 from fabric.errors import StreamError
 from statelog.canonical import encode
 from tests.fabric.io.test_node import HOPS, ROUTE, SERVICE, moved_to, scenario
@@ -86,5 +87,27 @@ def test_streams_end_with_the_approval_of_who_opened_them(tmp_path: Path) -> Non
             await stream.read()
         assert phone.node_id in home.peers.sessions(), "it may still learn the log"
         home.clock = now
+
+    scenario(tmp_path, "qh3", play)
+
+
+def test_a_fence_reaches_the_hops_of_its_route_without_a_rumour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(farm: Farm) -> None:
+        phone, relay = farm.nodes["phone-a"], farm.nodes["relay-1"]
+        await farm.until_active(SERVICE, await farm.log(moved_to(farm, "node-9")))
+        await farm.log(farm.cluster.lease(ROUTE, *HOPS, service=SERVICE, allowed_services=[SERVICE]))
+        await farm.until_size(farm.cluster.log.size)
+        await farm.until_connected("relay-1", "phone-a")
+        heard = phone.routes.counters["compared"]
+        # No rumours and no repair from now on: the hop's word is all there is.
+        monkeypatch.setattr(gossip.Gossip, "_run_timers", lambda *_: None)
+        fence = farm.apply(farm.cluster.fence({"route_id": ROUTE}))
+        await relay.desk.deliver(encode(fence))
+        await farm.until(lambda node: not node.snapshot.stands(node.snapshot.leases[ROUTE]), HOPS)
+        assert relay.routes.counters["told"] >= 2
+        assert phone.routes.counters["compared"] == heard + 1
+        assert farm.nodes["usa-los-1"].snapshot.stands(farm.nodes["usa-los-1"].snapshot.leases[ROUTE])
 
     scenario(tmp_path, "qh3", play)
