@@ -2,7 +2,8 @@
 
 The first OPEN and ACCEPTED make the keys. A later OPEN of the same uid carries `resume`: how far this end has
 got, and an HMAC under a key of the stream. Both sign the seal again, for the route that the stream takes now,
-with the X25519 keys of the beginning; records keep their keys, so that a resend is the identical ciphertext.
+with the X25519 keys and the suite of the beginning; records keep their keys, so that a resend is the
+identical ciphertext.
 
     proof = HMAC-SHA256(resume key of the direction,
                         PAE(type, uid | attempt u32 | received_up_to u64 | limit u64 | SHA-256(signature)))
@@ -32,7 +33,7 @@ from fabric.seal import (
     sign_answer,
     sign_offer,
 )
-from fabric.wire import OpenStream, Resume, RouteRef, SealAnswer, SealOffer, StreamAccepted
+from fabric.wire import SUITES, OpenStream, Resume, RouteRef, SealAnswer, SealOffer, StreamAccepted
 from statelog.signing import pae
 
 OPEN_TYPE: Final = "application/vnd.rap.fabric.stream.resume.open.v1"
@@ -72,9 +73,11 @@ class Binding:
     # -- the initiator ---------------------------------------------------------------------------------------
 
     @classmethod
-    def initiate(cls, context: SealContext, identity: Identity, ephemeral: bytes) -> Self:
-        """The end that opens the stream. `ephemeral`: 32 fresh random bytes."""
-        self = cls(context, identity, make_offer(context, identity, ephemeral))
+    def initiate(
+        cls, context: SealContext, identity: Identity, ephemeral: bytes, suites: tuple[str, ...] = SUITES
+    ) -> Self:
+        """The end that opens the stream. `ephemeral`: 32 fresh random bytes; `suites`: the best first."""
+        self = cls(context, identity, make_offer(context, identity, ephemeral, suites))
         self._ephemeral = ephemeral
         return self
 
@@ -107,7 +110,7 @@ class Binding:
         """The OPEN that goes on over `route`; each call is a new attempt."""
         context = replace(self.context, route=route)
         self._attempt += 1
-        offer = sign_offer(context, self._identity, self._publics[:KEY_BYTES])
+        offer = sign_offer(context, self._identity, self._publics[:KEY_BYTES], (self._agreed.suite,))
         self._next = (context, offer)
         signature = offer.signature
         return self.opening(limit, hold_s, self._proof(OPEN_TYPE, received_up_to, limit, signature))
@@ -139,11 +142,18 @@ class Binding:
     # -- the responder ---------------------------------------------------------------------------------------
 
     @classmethod
-    def respond(cls, context: SealContext, identity: Identity, offer: SealOffer, ephemeral: bytes) -> Self:
+    def respond(
+        cls,
+        context: SealContext,
+        identity: Identity,
+        offer: SealOffer,
+        ephemeral: bytes,
+        suites: tuple[str, ...] = SUITES,
+    ) -> Self:
         """The end that is opened to. Raises `SealError`. `ephemeral`: 32 fresh random bytes."""
         check_offer(context, offer)
         self = cls(context, identity, offer)
-        self._answer, self.keys = make_answer(context, identity, offer, ephemeral)
+        self._answer, self.keys = make_answer(context, identity, offer, ephemeral, suites)
         self._offer = None
         self._publics += self._answer.key
         return self
@@ -165,8 +175,8 @@ class Binding:
         context = replace(self.context, route=opening.route)
         if resume is None or offer.key != self._publics[:KEY_BYTES]:
             raise StreamError("resume_invalid", "the request is not about this stream")
-        same = (context.service, context.traffic_class, context.mode)
-        if same != (opening.service, opening.traffic_class, opening.stream_mode):
+        same = (context.service, context.traffic_class, context.mode, (self._agreed.suite,))
+        if same != (opening.service, opening.traffic_class, opening.stream_mode, offer.offered):
             raise StreamError("resume_invalid", "the request describes another stream")
         if resume.attempt <= self._attempt:
             raise StreamError("resume_stale", f"attempt {resume.attempt} after {self._attempt}")
@@ -182,24 +192,28 @@ class Binding:
         """The ACCEPTED that answers the OPEN taken last by `reopened`."""
         if self._offer is None:
             raise AssertionError("no OPEN was taken")
-        self._answer = sign_answer(self.context, self._identity, self._offer, self._publics[KEY_BYTES:])
+        key, suite = self._publics[KEY_BYTES:], self._agreed.suite
+        self._answer = sign_answer(self.context, self._identity, self._offer, key, suite)
         self._offer = None
         proof = self._proof(ACCEPTED_TYPE, received_up_to, limit, self._answer.signature)
         return self.acceptance(limit, proof)
 
     # -- proofs ----------------------------------------------------------------------------------------------
 
-    def _proof(self, kind: str, received_up_to: int, limit: int, signature: bytes) -> Resume:
+    @property
+    def _agreed(self) -> StreamKeys:
         if self.keys is None:
             raise AssertionError("a stream without keys cannot be resumed")
+        return self.keys
+
+    def _proof(self, kind: str, received_up_to: int, limit: int, signature: bytes) -> Resume:
         message = self._message(kind, self._attempt, received_up_to, limit, signature)
-        return Resume(
-            attempt=self._attempt, received_up_to=received_up_to, limit=limit, mac=self.keys.prove(message)
-        )
+        mac = self._agreed.prove(message)
+        return Resume(attempt=self._attempt, received_up_to=received_up_to, limit=limit, mac=mac)
 
     def _check(self, kind: str, resume: Resume, signature: bytes) -> None:
         message = self._message(kind, resume.attempt, resume.received_up_to, resume.limit, signature)
-        if self.keys is None or not self.keys.proved(message, resume.mac):
+        if not self._agreed.proved(message, resume.mac):
             raise StreamError("resume_invalid", "the proof does not hold")
 
     def _message(self, kind: str, attempt: int, received_up_to: int, limit: int, signature: bytes) -> bytes:

@@ -120,6 +120,7 @@ RESET_REASONS: dict[str, str] = {
     "seal_responder": "the answer does not come from the node that was addressed",
     "seal_key": "an X25519 key that cannot be used",
     "seal_signature": "a signature over the seal's transcript is wrong",
+    "seal_suite": "the ends have no cipher in common, or one was chosen that was not offered",
     "record_invalid": "a record that fails authentication",
     "record_gap": "a record is missing before this one",
     "record_overlap": "a record that does not start where one ended",

@@ -12,7 +12,7 @@ import msgspec
 
 from fabric import limits
 from fabric.classes import TrafficClass
-from fabric.wire import HEADER_BYTES, NodePressure, OpenStream, RouteUpdate, StreamAccepted
+from fabric.wire import HEADER_BYTES, SUITES, NodePressure, OpenStream, RouteUpdate, StreamAccepted
 
 _SHARDED: Final = (TrafficClass.INTERACTIVE, TrafficClass.BULK)
 
@@ -258,6 +258,8 @@ class StreamConfig:
     """How long the stream is kept without a carrier; the shorter of both ends' counts, 0 is not at all."""
     accept_timeout_s: float = limits.E2E_ACCEPT_TIMEOUT_S
     confirm_timeout_s: float = limits.E2E_CONFIRM_TIMEOUT_S
+    suites: tuple[str, ...] = SUITES
+    """Ciphers of the seal that this end takes, the best first."""
 
 
 # -- inputs: the hop stream's events, without its id --------------------------------------------------------

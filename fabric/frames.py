@@ -17,6 +17,10 @@ from fabric.classes import Mode, TrafficClass
 
 HEADER_BYTES: Final = 16
 FLAG_CRITICAL: Final = 0x0001
+AES_256_GCM: Final = "aes-256-gcm"
+CHACHA20_POLY1305: Final = "chacha20-poly1305"
+SUITES: Final = (AES_256_GCM, CHACHA20_POLY1305)
+"""The ciphers of seals: keys of 32 bytes, nonces of 12, tags of 16."""
 RECORD_FLAGS: Final = 0xFFFE
 """Every header flag of a DATA frame but `critical` belongs to the record and is authenticated with it."""
 
@@ -95,6 +99,7 @@ RouteId = Annotated[str, Meta(min_length=1, max_length=limits.ROUTE_ID_CHARS)]
 Reason = Annotated[str, Meta(pattern=f"^[a-z0-9_]{{1,{limits.REASON_CHARS}}}$")]
 Detail = Annotated[str, Meta(max_length=limits.DETAIL_CHARS)]
 Capability = Annotated[str, Meta(min_length=1, max_length=limits.CAPABILITY_CHARS)]
+Suite = Annotated[str, Meta(pattern=f"^[a-z0-9-]{{1,{limits.SEAL_SUITE_CHARS}}}$")]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
 
@@ -141,19 +146,29 @@ class RouteRef(_Body, frozen=True):
 
 
 class SealOffer(_Body, frozen=True):
-    """The initiator's ephemeral X25519 key, its raw node key, and its signature (`fabric.seal`)."""
+    """The initiator's ephemeral X25519 key, its raw node key, and its signature (`fabric.seal`).
+
+    `suites` are those it takes, the best first; without them it takes AES-256-GCM and nothing else.
+    """
 
     key: Key32
     public: Key32
     signature: Signature64
+    suites: Annotated[list[Suite], Meta(min_length=1, max_length=limits.SEAL_SUITES)] = []
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The suites as they are signed, of which there is always one."""
+        return tuple(self.suites) or (AES_256_GCM,)
 
 
 class SealAnswer(_Body, frozen=True):
-    """The responder's ephemeral X25519 key, its raw node key, and its signature (`fabric.seal`)."""
+    """The responder's ephemeral X25519 key, its raw node key, its signature, and the suite it chose."""
 
     key: Key32
     public: Key32
     signature: Signature64
+    suite: Suite = AES_256_GCM
 
 
 class Resume(_Body, frozen=True):

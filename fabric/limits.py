@@ -639,6 +639,12 @@ METRICS_TIMEOUT_S = 10.0
 
 # -- sealed streams (fabric.seal, fabric.stream) --
 
+SEAL_SUITES = 8
+"""Ciphers that an offer names; this version knows two."""
+
+SEAL_SUITE_CHARS = 32
+"""The name of a cipher, such as chacha20-poly1305."""
+
 SEAL_READY = 256
 """Streams whose record keys are held ready for use, 5 KB each; another's cost 7 µs to make again."""
 

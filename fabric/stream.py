@@ -189,7 +189,7 @@ class EndToEnd:
             mode=mode,
             route=route,
         )
-        binding = Binding.initiate(context, identity, random_bytes(32))
+        binding = Binding.initiate(context, identity, random_bytes(32), config.suites)
         self = cls(now, _Phase.OPENING, binding, config, 0 if mode is Mode.PROBE else config.hold_s)
         return self, SendOpen(binding.opening(self._receiver.limit, self.hold_s))
 
@@ -207,7 +207,8 @@ class EndToEnd:
     ) -> tuple[Self, list[Outcome]]:
         """Answer an OPEN that `expected_initiator` must have signed: the peer, or the lease's first hop.
 
-        Raises `SealError` (`seal_initiator`, `seal_key`, `seal_signature`); reset the hop stream with it.
+        Raises `SealError` (`seal_initiator`, `seal_key`, `seal_signature`, `seal_suite`); reset the hop
+        stream with it.
         """
         mode = open_body.stream_mode
         config = config or StreamConfig()
@@ -221,7 +222,7 @@ class EndToEnd:
             mode=mode,
             route=open_body.route,
         )
-        binding = Binding.respond(context, identity, open_body.seal, random_bytes(32))
+        binding = Binding.respond(context, identity, open_body.seal, random_bytes(32), config.suites)
         hold_s = 0 if mode is Mode.PROBE else min(config.hold_s, open_body.hold_s)
         self = cls(now, _Phase.UNCONFIRMED, binding, config, hold_s)
         self._sender.allow(open_body.limit)

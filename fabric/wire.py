@@ -18,12 +18,15 @@ import msgspec
 from fabric import limits
 from fabric.errors import WireError
 from fabric.frames import (
+    AES_256_GCM,
+    CHACHA20_POLY1305,
     FLAG_CRITICAL,
     FRAME_TYPES,
     HEADER_BYTES,
     RECORD_FLAGS,
     SESSION_FRAMES,
     STREAM_FRAMES,
+    SUITES,
     Ack,
     Auth,
     Body,
@@ -51,6 +54,8 @@ from fabric.frames import (
 )
 
 __all__ = [
+    "AES_256_GCM",
+    "CHACHA20_POLY1305",
     "DATA_HEAD_BYTES",
     "FLAG_CRITICAL",
     "FRAME_TYPES",
@@ -58,6 +63,7 @@ __all__ = [
     "RECORD_FLAGS",
     "SESSION_FRAMES",
     "STREAM_FRAMES",
+    "SUITES",
     "U64_MAX",
     "VERSION",
     "Ack",

@@ -12,6 +12,8 @@
     qlog = "qlog"                              a folder for a qlog file of each connection; default: off
     interactive_shards = 2                     lanes for interactive streams, 1 to 8
     bulk_shards = 4                            lanes for bulk streams, 1 to 8
+    seal_suites = ["aes-256-gcm", "chacha20-poly1305"]   ciphers of streams, the best first; default: both,
+                                               that first which this machine does faster
     metrics_listen = "127.0.0.1:9464"          Prometheus text over HTTP, loopback only; default: off
     witness_key = "witness.key"                a key file, or env:NAME, agent:KEY, pkcs11:URI
     witness_name = "home-1.example"
@@ -55,6 +57,7 @@ from fabric.errors import FabricError
 from fabric.identity import AddressError, NodeIdentity, format_quic_address, parse_quic_address
 from fabric.interfaces import WILDCARDS
 from fabric.peering import Address
+from fabric.wire import SUITES
 from statelog.errors import Refused, UsageError
 from statelog.io.cosign import HttpsWitnesses
 from statelog.io.files import read_bounded, write_new
@@ -87,6 +90,7 @@ _FIELDS = frozenset(
         "metrics_listen",
         "interactive_shards",
         "bulk_shards",
+        "seal_suites",
         "qlog",
         "witness_key",
         "witness_name",
@@ -150,6 +154,7 @@ class NodeConfig:
     probe_jitter_s: float = limits.PROBE_SPREAD_S
     interactive_shards: int = limits.INTERACTIVE_SHARDS
     bulk_shards: int = limits.BULK_SHARDS
+    seal_suites: tuple[str, ...] | None = None
     metrics_listen: str | None = None
     qlog: str | None = None
     witness_key: str | None = None
@@ -192,6 +197,8 @@ class NodeConfig:
             value = getattr(self, name)
             if value is not None:
                 lines.append(f"{name} = {_quote(value)}")
+        if self.seal_suites is not None:
+            lines.append(f"seal_suites = [{', '.join(map(_quote, self.seal_suites))}]")
         if self.partitions is not None:
             lines.append(f"partitions = [{', '.join(map(_quote, self.partitions))}]")
         if self.roles:
@@ -259,6 +266,7 @@ def from_table(folder: Path, table: dict[str, Any]) -> NodeConfig:
         store_url=_text(table, "store") or "",
         interactive_shards=_shards(table, "interactive_shards", limits.INTERACTIVE_SHARDS),
         bulk_shards=_shards(table, "bulk_shards", limits.BULK_SHARDS),
+        seal_suites=_suites(table.get("seal_suites")),
         qlog=_text(table, "qlog"),
         metrics_listen=_loopback(_text(table, "metrics_listen")),
         probe_jitter_s=_seconds(table.get("probe_jitter_s", limits.PROBE_SPREAD_S)),
@@ -304,6 +312,16 @@ def _shards(table: dict[str, Any], name: str, default: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limits.SESSION_SHARDS:
         raise ConfigError(f"{name} must be a number from 1 to {limits.SESSION_SHARDS}")
     return value
+
+
+def _suites(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = value if isinstance(value, list) else []
+    known = tuple(suite for one in names for suite in SUITES if suite == one)
+    if not known or len(known) < len(names) or len(set(known)) < len(known):
+        raise ConfigError(f"seal_suites must be a list of {' and '.join(SUITES)}, each at most once")
+    return known
 
 
 def _loopback(text: str | None) -> str | None:

@@ -197,7 +197,7 @@ class Connection:
             os.urandom,
             mode=mode,
             route=route,
-            config=StreamConfig(hold_s=limits.RESUME_TIMEOUT_S if resume else 0),
+            config=StreamConfig(hold_s=limits.RESUME_TIMEOUT_S if resume else 0, suites=host.suites),
         )
         stream_id = self.session.open_stream(now, opening.open)
         stream = self._bind(machine, stream_id)
@@ -563,7 +563,13 @@ class Connection:
                 return
             resuming.check_new(initiator, opening.uid)
             machine, effects = EndToEnd.respond(
-                now, self._host.identity, self._host.cluster_id, initiator, opening, os.urandom
+                now,
+                self._host.identity,
+                self._host.cluster_id,
+                initiator,
+                opening,
+                os.urandom,
+                config=StreamConfig(suites=self._host.suites),
             )
         except StreamError as refusal:
             self.session.reset_stream(now, event.stream_id, refusal.code, refusal.sentence)

@@ -32,6 +32,7 @@ from fabric.io.relaying import LookupLease, RelayShell
 from fabric.io.resuming import Resuming
 from fabric.io.serving import Authorize, Services, StreamHandler
 from fabric.io.streams import Stream
+from fabric.io.suites import suites_by_speed
 from fabric.io.totals import Totals
 from fabric.io.udp import Batching, UdpSocket
 from fabric.io.watching import Watching
@@ -67,10 +68,12 @@ class Endpoint:
         on_connection: Callable[[Connection], None] | None = None,
         retry_policy: RetryPolicy = "auto",
         sessions: SessionPolicy = DEFAULT_SESSIONS,
+        suites: tuple[str, ...] | None = None,
     ) -> None:
         self.identity = identity
         self.cluster_id = cluster_id
         self.session_config = session or SessionConfig()
+        self.suites = suites or suites_by_speed()
         self.local_address: Address = udp.local_address
         self._loop = asyncio.get_running_loop()
         if not udp.whole:
@@ -126,13 +129,15 @@ class Endpoint:
         on_connection: Callable[[Connection], None] | None = None,
         retry_policy: RetryPolicy = "auto",
         sessions: SessionPolicy = DEFAULT_SESSIONS,
+        suites: tuple[str, ...] | None = None,
     ) -> Self:
         """Bind and start.
 
         `services` maps logical names to handlers; `authorize` judges each stream opened to us beside that;
         `lookup_lease` makes this node a relay and lets it be the last hop of leased routes; `on_connection`
         sees each session, dialed or accepted, when it is ready. `retry_policy` "auto" sends Retry from
-        `limits.ENDPOINT_HALF_OPEN_RETRY` half-open connections on; `sessions` says which sessions stay.
+        `limits.ENDPOINT_HALF_OPEN_RETRY` half-open connections on; `sessions` says which sessions stay;
+        `suites` are the ciphers of seals, the best first, by default what this machine does faster.
         `SocketError` when the address is taken.
         """
         udp = UdpSocket(host, port, batching=batching)
@@ -150,6 +155,7 @@ class Endpoint:
                 on_connection=on_connection,
                 retry_policy=retry_policy,
                 sessions=sessions,
+                suites=suites,
             )
         except BaseException:
             udp.close()

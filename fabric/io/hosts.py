@@ -64,6 +64,7 @@ class ConnectionHost(Protocol):
     cluster_id: str
     counters: Counter[str]
     session_config: SessionConfig
+    suites: tuple[str, ...]
     resuming: Resuming
     watching: Watching
     memory: MemoryBudget[Stream]

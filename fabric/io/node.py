@@ -335,6 +335,7 @@ class Node:
             lookup_lease=self._lookup_lease,
             on_connection=self.peers.on_connection,
             sessions=SessionPolicy(standing=self._standing),
+            suites=self.config.seal_suites,
         )
 
     # -- who may do what -------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from itertools import permutations
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from fabric.binding import Binding
 from fabric.classes import Mode, TrafficClass
 from fabric.errors import StreamError
 from fabric.seal import SealContext
-from fabric.wire import OpenStream, RouteRef, StreamAccepted
+from fabric.wire import CHACHA20_POLY1305, SUITES, OpenStream, RouteRef, StreamAccepted
 from tests.support.fabric_net import CLUSTER, identity
 
 ONE, OTHER, STRANGER = identity(1), identity(2), identity(3)
@@ -34,6 +35,14 @@ def bound(seed: int = 31, context: SealContext = CONTEXT) -> tuple[Binding, Bind
     other = Binding.respond(context, OTHER, one.opening(0, 30).seal, bytes([seed + 1]) * 32)
     one.accepted(other.acceptance(0))
     return one, other
+
+
+Frame = TypeVar("Frame", OpenStream, StreamAccepted)
+
+
+def replaced(frame: Frame, **change: Any) -> Frame:
+    """The frame with another seal."""
+    return msgspec.structs.replace(frame, seal=msgspec.structs.replace(frame.seal, **change))
 
 
 def code_of(binding: Binding, opening: OpenStream) -> str:
@@ -72,6 +81,39 @@ def test_the_x25519_keys_stay_and_records_open_as_before() -> None:
     one.reaccepted(other.reacceptance(0, 0))
     assert other.keys.open(5, 0, record) == b"before"
     assert one.keys.seal(5, 0, b"before") == record
+
+
+@pytest.mark.parametrize("suites", list(permutations(SUITES)))
+def test_the_suite_of_the_beginning_stays(suites: tuple[str, ...]) -> None:
+    """The new OPEN offers it alone: neither end, nor who is between them, comes to another that way."""
+    one = Binding.initiate(CONTEXT, ONE, bytes([31]) * 32)
+    other = Binding.respond(CONTEXT, OTHER, one.opening(0, 30).seal, bytes([32]) * 32, suites)
+    one.accepted(other.acceptance(0))
+    opening = one.reopening(ROUTE, 0, 0, 30)
+    assert opening.seal.offered == suites[:1]
+    for changed in ([], list(suites), [suites[1]], ["x"]):
+        if changed != list(opening.seal.suites):
+            assert code_of(other, replaced(opening, suites=changed)) == "resume_invalid"
+    other.reopened(opening)
+    accepted = other.reacceptance(0, 0)
+    for choice in (suites[1], "x"):
+        assert answer_code(one, replaced(accepted, suite=choice)) == "resume_invalid"
+    one.reaccepted(accepted)
+    assert one.keys is not None
+    assert one.keys.suite == suites[0]
+
+
+def test_not_even_the_other_end_may_change_the_suite() -> None:
+    """Signed and proved as it should be, but with another suite."""
+    one, other = bound()
+    assert one.keys is not None
+    assert other.keys is not None
+    agreed, one.keys.suite = one.keys.suite, CHACHA20_POLY1305
+    assert code_of(other, one.reopening(ROUTE, 0, 0, 30)) == "resume_invalid"
+    one.keys.suite = agreed
+    other.reopened(one.reopening(ROUTE, 0, 0, 30))
+    other.keys.suite = CHACHA20_POLY1305
+    assert answer_code(one, other.reacceptance(0, 0)) == "resume_invalid"
 
 
 def test_each_attempt_is_good_once_and_in_order() -> None:
@@ -159,8 +201,7 @@ def test_an_answer_without_the_responders_key_or_signature_is_none() -> None:
     other.reopened(one.reopening(ROUTE, 0, 0, 30))
     accepted = other.reacceptance(0, 0)
     for change in ({"key": bytes(32)}, {"signature": bytes(64)}, {"public": STRANGER.public}):
-        forged = msgspec.structs.replace(accepted, seal=msgspec.structs.replace(accepted.seal, **change))
-        assert answer_code(one, forged) == "resume_invalid"
+        assert answer_code(one, replaced(accepted, **change)) == "resume_invalid"
     assert answer_code(one, msgspec.structs.replace(accepted, resume=None)) == "resume_invalid"
     one.reaccepted(accepted)
 

@@ -14,12 +14,12 @@ from fabric import limits, wire
 from fabric.classes import Mode, TrafficClass
 from fabric.datagrams import OVERHEAD_BYTES, DatagramReceiver, DatagramSender
 from fabric.errors import StreamError
-from fabric.events import DataReadable, HopDatagram, SendDatagram
+from fabric.events import DataReadable, HopDatagram, SendDatagram, StreamConfig
 from fabric.lanes import DATAGRAM_SHARD
 from fabric.seal import RECORD_DATAGRAM, RECORD_EMPTY, RECORD_END, StreamKeys
 from fabric.session import DatagramData, Session, SessionClosed, StreamDatagram, StreamReset
 from fabric.stream import perform
-from fabric.wire import RouteRef
+from fabric.wire import SUITES, RouteRef
 from tests.support.carriers import Ends
 from tests.support.fabric_frames import DIRECT_OPEN
 from tests.support.fabric_net import Chop, Net, Raw, Stream, ready_pair
@@ -155,8 +155,9 @@ def test_no_nonce_of_a_datagram_is_one_of_a_record() -> None:
 # -- one end ---------------------------------------------------------------------------------------------
 
 
-def test_a_datagram_stream_ends_and_is_resumed_like_another() -> None:
-    ends = Ends(mode=Mode.DATAGRAM)
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_datagram_stream_ends_and_is_resumed_like_another(suite: str) -> None:
+    ends = Ends(mode=Mode.DATAGRAM, config=StreamConfig(suites=(suite,)))
     ends.settle()
     (one,) = ends.initiator.send(b"first")
     assert isinstance(one, SendDatagram)

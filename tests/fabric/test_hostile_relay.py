@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,8 +15,8 @@ from fabric.classes import TrafficClass
 from fabric.events import Failed, SessionEvent, StreamConfig, StreamOpened
 from fabric.relay import Relay
 from fabric.session import Session, StreamAcceptedEvent, StreamRecord, StreamSent
-from fabric.wire import RouteRef
-from tests.support.fabric_net import Host, Net, Stream
+from fabric.wire import AES_256_GCM, CHACHA20_POLY1305, SUITES, RouteRef
+from tests.support.fabric_net import Net, Stream, identity
 from tests.support.leases import LEASE
 
 DATA = Random(1).randbytes(400_000)
@@ -25,18 +27,20 @@ class Hostile(Relay):
     """Passes on what `act` makes of each record towards the responder, from the third on."""
 
     act: Act
-    host: Host
     seen = 0
     kept: StreamRecord | None = None
-    strips = ""
+    forged_offer: dict[str, Any] | None = None
+    forged_answer: dict[str, Any] | None = None
 
     def handle(self, now: float, session: Session, event: SessionEvent) -> bool:
-        if isinstance(event, StreamOpened) and self.strips == "offer":
-            event = self._without_seal(event)
-        if isinstance(event, StreamAcceptedEvent) and self.strips == "answer":
-            forged = msgspec.structs.replace(event.accepted.seal, signature=bytes(64))
-            body = msgspec.structs.replace(event.accepted, seal=forged)
-            event = StreamAcceptedEvent(event.stream_id, body, wire.encode_map(body, 2)[16:])
+        if isinstance(event, StreamOpened) and self.forged_offer:
+            offer = msgspec.structs.replace(event.open.seal, **self.forged_offer)
+            opening = msgspec.structs.replace(event.open, seal=offer)
+            event = StreamOpened(event.stream_id, opening, wire.encode_map(opening, 2)[16:])
+        if isinstance(event, StreamAcceptedEvent) and self.forged_answer:
+            answer = msgspec.structs.replace(event.accepted.seal, **self.forged_answer)
+            accepted = msgspec.structs.replace(event.accepted, seal=answer)
+            event = StreamAcceptedEvent(event.stream_id, accepted, wire.encode_map(accepted, 2)[16:])
         if isinstance(event, StreamRecord) and session.peer_node_id == LEASE.hops[0]:
             self.seen += 1
             if self.seen > 2:
@@ -51,13 +55,6 @@ class Hostile(Relay):
         leg = self._legs[session][event.stream_id].other
         held = leg.session._streams[leg.stream_id].held
         return StreamSent(event.stream_id, min(event.carried, held))
-
-    def _without_seal(self, event: StreamOpened) -> StreamOpened:
-        """The relay's own key in the initiator's place: the man in the middle."""
-        mine = self.host.identity
-        forged = msgspec.structs.replace(event.open.seal, key=mine.public, public=mine.public)
-        body = msgspec.structs.replace(event.open, seal=forged)
-        return StreamOpened(event.stream_id, body, wire.encode_map(body, 2)[16:])
 
 
 def flipped(record: StreamRecord, at: int) -> StreamRecord:
@@ -116,17 +113,16 @@ ATTACKS: dict[str, tuple[Act, set[str]]] = {
 }
 
 
-def chain() -> tuple[Net, Hostile, Session]:
+def chain(suites: tuple[str, ...] = SUITES) -> tuple[Net, Hostile, Session]:
     net = Net()
     first, _ = net.connect(1, 2)
     net.connect(2, 3)
     net.run()
     for number in (1, 2, 3):
         net.host(number).leases["r"] = LEASE
-        net.host(number).config = StreamConfig(hold_s=0)
+        net.host(number).config = StreamConfig(hold_s=0, suites=suites)
     honest = net.host(2).relays()
     relay = Hostile(net.host(2).node_id, net.host(2).leases.get, honest._next_session)
-    relay.host = net.host(2)
     relay.act = lambda _, record: [record]
     net.host(2).relay = relay
     return net, relay, first
@@ -162,17 +158,26 @@ def transfer(net: Net, one: Stream, *, end: bool = True) -> tuple[bytes, Stream]
     return got, other
 
 
+def suite_of(stream: Stream) -> str:
+    keys = stream.machine._binding.keys
+    return keys.suite if keys is not None else ""
+
+
 def test_an_honest_relay_passes_everything() -> None:
-    net, _, first = chain()
-    got, other = transfer(net, opened(net, first))
-    assert got == DATA
-    assert other.machine.at_end
+    for suites in permutations(SUITES):
+        net, _, first = chain(suites)
+        one = opened(net, first)
+        got, other = transfer(net, one)
+        assert got == DATA
+        assert other.machine.at_end
+        assert suite_of(one) == suite_of(other) == suites[0]
 
 
+@pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_a_relay_does_to_records_is_found_out(name: str) -> None:
+def test_what_a_relay_does_to_records_is_found_out(name: str, suite: str) -> None:
     act, reasons = ATTACKS[name]
-    net, relay, first = chain()
+    net, relay, first = chain((suite,))
     relay.act = act
     one = opened(net, first)
     got, other = transfer(net, one)
@@ -219,14 +224,43 @@ def test_an_end_of_the_relays_making_is_no_end() -> None:
     assert not other.machine.at_end
 
 
-@pytest.mark.parametrize(("strips", "side"), [("offer", 3), ("answer", 1)])
-def test_a_seal_that_a_relay_replaces_opens_nothing(strips: str, side: int) -> None:
-    net, relay, first = chain()
-    relay.strips = strips
+CHOICE = (CHACHA20_POLY1305, AES_256_GCM)
+MINE = identity(2).public
+FORGERIES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "the man in the middle": ({"key": MINE, "public": MINE}, {}, "seal_initiator"),
+    "an answer of its own": ({}, {"signature": bytes(64)}, "seal_signature"),
+    "no list, as in earlier builds": ({"suites": []}, {}, "seal_signature"),
+    "no list, and an answer to the whole one": ({"suites": []}, {"suite": CHOICE[0]}, "seal_signature"),
+    "AES alone": ({"suites": [AES_256_GCM]}, {}, "seal_signature"),
+    "ChaCha alone": ({"suites": [CHACHA20_POLY1305]}, {}, "seal_signature"),
+    "the other order": ({"suites": list(reversed(CHOICE))}, {}, "seal_signature"),
+    "one more": ({"suites": [*CHOICE, "x"]}, {}, "seal_signature"),
+    "none that is known": ({"suites": ["x"]}, {}, "seal_signature"),
+    "the other choice": ({}, {"suite": AES_256_GCM}, "seal_signature"),
+    "a choice that nobody knows": ({}, {"suite": "x"}, "seal_signature"),
+}
+"""What a relay makes of the offer and of the answer, and what comes of it."""
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_seal_that_a_relay_replaces_opens_nothing(name: str) -> None:
+    net, relay, first = chain(CHOICE)
+    relay.forged_offer, relay.forged_answer, reason = FORGERIES[name]
     stream = opened(net, first)
-    assert failure(stream).startswith("seal_")
+    assert failure(stream) == reason
     assert net.host(3).accepted == []
-    assert side in (1, 3)
+
+
+def test_ends_without_a_suite_in_common_open_nothing_and_the_session_goes_on() -> None:
+    net, _, first = chain()
+    net.host(1).config = StreamConfig(suites=(CHACHA20_POLY1305,))
+    net.host(3).config = StreamConfig(suites=(AES_256_GCM,))
+    assert failure(opened(net, first)) == "seal_suite"
+    assert net.host(3).accepted == []
+    net.host(1).config = StreamConfig(suites=("x", CHACHA20_POLY1305, AES_256_GCM))
+    got, other = transfer(net, one := opened(net, first))
+    assert got == DATA
+    assert suite_of(one) == suite_of(other) == AES_256_GCM
 
 
 def test_a_stream_captured_whole_and_played_to_another_session_calls_no_service() -> None:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from fabric.classes import Mode
 from fabric.errors import StreamError
 from fabric.events import Failed, HopLost, HopRecord, Resumed, StreamConfig, StreamTimer, Suspended
-from fabric.wire import RouteRef
+from fabric.wire import SUITES, RouteRef
 from tests.support.carriers import Ends, Hop
 
 PATTERN = bytes(range(251)) * 1000
@@ -33,8 +33,10 @@ def cut(ends: Ends) -> None:
     ends.notice(1)
 
 
-def test_a_stream_goes_on_at_the_record_where_it_was() -> None:
-    ends = opened()
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_stream_goes_on_at_the_record_where_it_was(suite: str) -> None:
+    ends = Ends(config=StreamConfig(suites=(suite,)))
+    ends.settle()
     ends.initiator.write(b"one ")
     ends.settle()
     ends.initiator.write(b"two ")

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from fabric import limits
 from fabric.wire import (
+    AES_256_GCM,
+    CHACHA20_POLY1305,
     Ack,
     Auth,
     CloseStream,
@@ -45,6 +48,8 @@ def _b(number: int, count: int) -> bytes:
 ROUTE = RouteRef(route_id="route-7", epoch=41, position=1)
 OFFER = SealOffer(key=_b(5, 32), public=_b(6, 32), signature=_b(7, 64))
 ANSWER = SealAnswer(key=_b(8, 32), public=_b(9, 32), signature=_b(10, 64))
+CHOICE = msgspec.structs.replace(OFFER, suites=[CHACHA20_POLY1305, AES_256_GCM])
+CHOSEN = msgspec.structs.replace(ANSWER, suite=CHACHA20_POLY1305)
 READY = SessionReady(
     body_limit=66560,
     session_credit=33554432,
@@ -82,9 +87,11 @@ MAPS: dict[str, tuple[MapBody, int]] = {
     "AUTH": (Auth(cluster_id="farm.abcdefghijklmnopqrstuvwxyz", signature=_b(3, 64), token=b"t"), 0),
     "SESSION_READY": (READY, 0),
     "OPEN_STREAM": (LEASED_OPEN, 2),
+    "OPEN_STREAM suites": (msgspec.structs.replace(LEASED_OPEN, seal=CHOICE), 2),
     "OPEN_STREAM direct": (DIRECT_OPEN, 4),
     "OPEN_STREAM resumed": (RESUMED_OPEN, 6),
     "STREAM_ACCEPTED": (StreamAccepted(limit=1048576, seal=ANSWER), 2),
+    "STREAM_ACCEPTED suite": (StreamAccepted(limit=1048576, seal=CHOSEN), 2),
     "STREAM_ACCEPTED resumed": (StreamAccepted(limit=1114112, seal=ANSWER, resume=RESUME), 6),
     "CLOSE_STREAM": (CloseStream(), 2),
     "RESET_STREAM": (ResetStream(reason="no_lease", detail="no such lease is known here"), 2),
@@ -125,8 +132,15 @@ routes = st.builds(RouteRef, route_id=_text(1, 128), epoch=epochs, position=st.i
 resumes = st.none() | st.builds(
     Resume, attempt=st.integers(1, (1 << 32) - 1), received_up_to=u63, limit=u63, mac=_exactly(32)
 )
-offers = st.builds(SealOffer, key=_exactly(32), public=_exactly(32), signature=_exactly(64))
-answers = st.builds(SealAnswer, key=_exactly(32), public=_exactly(32), signature=_exactly(64))
+suites = st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True)
+offers = st.builds(
+    SealOffer,
+    key=_exactly(32),
+    public=_exactly(32),
+    signature=_exactly(64),
+    suites=st.lists(suites, max_size=8),
+)
+answers = st.builds(SealAnswer, key=_exactly(32), public=_exactly(32), signature=_exactly(64), suite=suites)
 session_bodies: st.SearchStrategy[MapBody] = st.one_of(
     st.builds(
         Hello,

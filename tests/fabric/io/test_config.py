@@ -41,6 +41,7 @@ def full(folder: Path) -> NodeConfig:
         qlog="traces",
         interactive_shards=1,
         bulk_shards=8,
+        seal_suites=("chacha20-poly1305", "aes-256-gcm"),
         witness_key="keys/witness.key",
         witness_name="home-1.example",
         sequencer_key="env:SEQUENCER",
@@ -73,6 +74,7 @@ def test_any_name_survives_the_file(name: str) -> None:
 def test_the_least_there_must_be(tmp_path: Path) -> None:
     config = settings.from_table(tmp_path, MINIMAL)
     assert (config.engine, config.probe_jitter_s, config.seeds) == ("auto", 10.0, ())
+    assert config.seal_suites is None
     assert settings.store_url(config) == f"sqlite:///{tmp_path}/node.db"
     assert config.listen == (("127.0.0.1", 7401),)
     reachable = (("127.0.0.1", 7401), ("2001:db8::1", 7402))
@@ -123,6 +125,11 @@ def test_several_addresses_are_bound(tmp_path: Path) -> None:
         ({"bulk_shards": 0}, "from 1 to 8"),
         ({"bulk_shards": 9}, "from 1 to 8"),
         ({"interactive_shards": True}, "from 1 to 8"),
+        ({"seal_suites": []}, "each at most once"),
+        ({"seal_suites": "aes-256-gcm"}, "each at most once"),
+        ({"seal_suites": ["aes-256-gcm", "aes-128-gcm"]}, "each at most once"),
+        ({"seal_suites": ["aes-256-gcm", "aes-256-gcm"]}, "each at most once"),
+        ({"seal_suites": [1]}, "aes-256-gcm and chacha20-poly1305"),
         ({"sevices": {}}, "unknown setting 'sevices'"),
     ],
 )
