@@ -134,19 +134,8 @@ class Timer:
     pass
 
 
-Event = (
-    PeerUp
-    | PeerDown
-    | Repair
-    | Received
-    | Local
-    | Judged
-    | Logged
-    | Dropped
-    | HeadAdvanced
-    | Population
-    | Timer
-)
+OfPeer = PeerUp | PeerDown | Repair | Received
+Event = OfPeer | Local | Judged | Logged | Dropped | HeadAdvanced | Population | Timer
 
 
 # Effects out.
@@ -241,16 +230,8 @@ class Gossip:
         """Take one event at `now` (seconds); returns messages to send and records to judge."""
         effects: list[Effect] = []
         match event:
-            case PeerUp(peer):
-                self._peer_up(now, peer, effects)
-            case PeerDown(peer):
-                self._peer_down(now, peer)
-            case Repair(peer):
-                if peer in self._peers:
-                    effects.append(Send(peer, self.digest()))
-            case Received(peer, message):
-                if peer in self._peers:
-                    self._received(now, peer, message, effects)
+            case PeerUp() | PeerDown() | Repair() | Received():
+                self._of_peer(now, event, effects)
             case Local(item):
                 self._hold(now, item, spread=True)
             case Judged(record_id, verdict):
@@ -301,6 +282,19 @@ class Gossip:
         return Digest({b: bucket.sha256() for b, bucket in sorted(self._buckets.items())}, reply)
 
     # -- peers -----------------------------------------------------------------------------------------------
+
+    def _of_peer(self, now: float, event: OfPeer, effects: list[Effect]) -> None:
+        match event:
+            case PeerUp(peer):
+                self._peer_up(now, peer, effects)
+            case PeerDown(peer):
+                self._peer_down(now, peer)
+            case Repair(peer):
+                if peer in self._peers:
+                    effects.append(Send(peer, self.digest()))
+            case Received(peer, message):
+                if peer in self._peers:
+                    self._received(now, peer, message, effects)
 
     def _peer_up(self, now: float, peer: str, effects: list[Effect]) -> None:
         self._peers[peer] = _Peer(

@@ -22,7 +22,7 @@ FENCED = "fenced"
 
 
 class RouteNews:
-    """For one node. `sessions()` are its neighbours', `compare(node_id)` asks one for what this node lacks."""
+    """`sessions()` are those with the node's neighbours, `compare(node_id)` asks one for what it lacks."""
 
     def __init__(
         self, node_id: str, sessions: Callable[[], Mapping[str, Connection]], compare: Callable[[str], None]
