@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric import gossip
+from fabric import gossip, limits
 from fabric.errors import StreamError
 from statelog.canonical import encode
 from tests.fabric.io.test_node import HOPS, ROUTE, SERVICE, moved_to, scenario
@@ -100,6 +100,7 @@ def test_a_fence_reaches_the_hops_of_its_route_without_a_rumour(
         await farm.log(farm.cluster.lease(ROUTE, *HOPS, service=SERVICE, allowed_services=[SERVICE]))
         await farm.until_size(farm.cluster.log.size)
         await farm.until_connected("relay-1", "phone-a")
+        monkeypatch.setattr(limits, "ROUTE_TOLD_S", 0.0)
         heard = phone.routes.counters["compared"]
         # No rumours and no repair from now on: the hop's word is all there is.
         monkeypatch.setattr(gossip.Gossip, "_run_timers", lambda *_: None)
@@ -107,7 +108,7 @@ def test_a_fence_reaches_the_hops_of_its_route_without_a_rumour(
         await relay.desk.deliver(encode(fence))
         await farm.until(lambda node: not node.snapshot.stands(node.snapshot.leases[ROUTE]), HOPS)
         assert relay.routes.counters["told"] >= 2
-        assert phone.routes.counters["compared"] == heard + 1
+        assert phone.routes.counters["compared"] > heard
         assert farm.nodes["usa-los-1"].snapshot.stands(farm.nodes["usa-los-1"].snapshot.leases[ROUTE])
 
     scenario(tmp_path, "qh3", play)
