@@ -518,8 +518,8 @@ def lying_relay(world: FabricWorld, number: int = FAR_RELAY) -> None:
         elif way == "marks":
             changed = {"flags": event.flags ^ 0x0002}
         elif way == "swaps":
-            if other is None or other.offset == event.offset:
-                return event
+            if other is None or len(other.payload) != len(event.payload) or other.offset == event.offset:
+                return event  # its own books would not balance
             changed = {"payload": other.payload}
         else:
             changed = {"payload": b""}
