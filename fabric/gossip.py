@@ -52,10 +52,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why admission refused. `copy_only`: another copy of the same record may pass (bad signatures)."""
+    """Why admission refused. `copy_only`: another copy of the same record may pass (bad signatures).
+    `unjudged`: the node failed, which says nothing of the record.
+    """
 
     code: str
     copy_only: bool = False
+    unjudged: bool = False
 
 
 # Events in.
@@ -412,7 +415,9 @@ class Gossip:
         self.counters["records_refused"] += 1
         if name in self._peers:
             self._count(self._peers[name], verdict.code)
-        if verdict.copy_only:
+        if verdict.unjudged:
+            self._forget_offer(record_id)
+        elif verdict.copy_only:
             self._remember(self._bad_copies, copy, verdict.code, limits.GOSSIP_MAX_BAD_COPIES)
             self._unoffer(record_id, name)
             self._ask(now, record_id)

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from statelog.audit import LogSource, Report
+from statelog.errors import Refused
 from statelog.findings import Finding
 from statelog.replay import Entry
 from statelog.rowproofs import SNAPSHOT_SCHEMA, Fold, summaries, trees_of
@@ -73,10 +74,13 @@ def check_snapshots(
         if not wanted:
             continue
         fold = new_fold()
-        if log != AUTHORITY_LOG:
-            for index, leaf in islice(sources[AUTHORITY_LOG].entries(), sound[AUTHORITY_LOG]):
-                fold.add(AUTHORITY_LOG, index, leaf)
-        yield from _compare(log, sources[log], fold, sorted(wanted, key=lambda claim: claim.size))
+        try:
+            if log != AUTHORITY_LOG:
+                for index, leaf in islice(sources[AUTHORITY_LOG].entries(), sound[AUTHORITY_LOG]):
+                    fold.add(AUTHORITY_LOG, index, leaf)
+            yield from _compare(log, sources[log], fold, sorted(wanted, key=lambda claim: claim.size))
+        except Refused as error:
+            yield error.finding.of(log)  # the source does not answer as it did to the audit
 
 
 def _compare(log: str, source: LogSource, fold: Fold, claims: list[Claim]) -> Iterator[Finding]:

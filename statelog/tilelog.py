@@ -2,12 +2,14 @@
 
 Nothing here is trusted: a resource is bytes of bounded length, every index in a path is computed and never
 taken from the other side, and what the bytes say is judged by `statelog.audit`. Memory is one bundle, one
-tile a level, and 32 bytes for every 256 entries.
+tile a level, and 64 bytes for every 256 entries. A bundle that is read again must be what it was at first:
+what was audited is what is folded afterwards, whatever the other side answers by then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Protocol
 
 from statelog.checkpoint import Checkpoint, parse_signed_checkpoint
@@ -87,6 +89,7 @@ class TileLog:
         self.parsed: Note
         self.head, self.parsed = parse_signed_checkpoint(note)
         self._kept: dict[int, tuple[Tile, list[bytes]]] = {}  # the tile of each level that was read last
+        self._bundles: dict[int, bytes] = {}  # the SHA-256 of each that was read, by number
         self._tile_roots: list[bytes] = []  # of the full tiles at level 0, as far as entries were read
 
     @property
@@ -178,6 +181,12 @@ class TileLog:
 
     def _bundle(self, tile: Tile, hashes: list[bytes]) -> list[bytes]:
         data = self.read(tile)
+        digest = sha256(data).digest()
+        before = self._bundles.setdefault(tile.index, digest)
+        if digest != before:
+            sentence = "a bundle is not what it was when it was read before"
+            first = tile.entries[0]
+            raise Refused(Finding("SL-TILE", sentence, tile.path, before.hex(), digest.hex(), first))
         try:
             return decode_bundle(data, tile.width)
         except Refused as error:

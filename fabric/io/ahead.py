@@ -58,6 +58,14 @@ def _order(record: Mapping[str, Any], record_id: str) -> gossip.Order:
     return (record["epoch"], parse_time(record["issued_at"]), generation, -int(record_id, 16))
 
 
+def _record_id(data: bytes) -> str:
+    """Of which record these bytes are a copy, whatever they are worth. Raises Refused when of none."""
+    record = canonical.decode(data)
+    if not isinstance(record.get("schema_version"), str):
+        raise refuse("SL-SCHEMA", "the record names no schema", path="schema_version")
+    return record_id_of(record)
+
+
 def _item(admitted: admission.Admitted, data: bytes) -> gossip.Item:
     name = admitted.kind.name
     return gossip.Item(
@@ -116,8 +124,7 @@ class RecordsAhead(ABC):
                 self.judging(row.data).state,
                 row.data,
                 int(self._clock()),
-                ahead_of_log=True,
-                verify_signatures=False,
+                ahead_of_log=True,  # signatures too: a restored backup may hold what nobody has judged
             )
         except Refused as error:
             _log.info("record %s ahead of the log ends: %s", row.record_id, error.finding)
@@ -134,19 +141,26 @@ class RecordsAhead(ABC):
         now = self._clock()
         if not self.final.size:
             return self._refused(claimed or "", "GS-NOLOG", "this node has no log yet to judge by")
+        if claimed is not None:
+            # First of all, so that no bytes but a record's own can speak against it.
+            try:
+                found = _record_id(data)
+            except Refused as error:
+                return self._refused(claimed, error.code, str(error.finding), copy_only=True)
+            if found != claimed:
+                return self._refused(claimed, "GS-ID", f"the bytes are of record {found}")
         try:
-            return self._judge(data, claimed, int(now))
+            return self._judge(data, int(now))
         except Refused as error:
             record_id = error.finding.record_id or claimed or ""
             if self._keep_evidence(error.code, data, int(now)):
                 self._publish(self._update(NO_NEWS))
-            return self._refused(record_id, error.code, str(error.finding))
+            of_copy = error.finding.path.startswith("signatures")
+            return self._refused(record_id, error.code, str(error.finding), copy_only=of_copy)
 
-    def _judge(self, data: bytes, claimed: str | None, now: int) -> Judgement:
+    def _judge(self, data: bytes, now: int) -> Judgement:
         admitted = self._admit(data, now)
         record_id, name = admitted.record_id, admitted.kind.name
-        if claimed is not None and record_id != claimed:
-            return self._refused(claimed, "GS-ID", f"the bytes are of record {record_id}")
         if name == CANDIDATES:
             return self._candidates(admitted, data)
         if admitted.duplicate:
@@ -203,8 +217,8 @@ class RecordsAhead(ABC):
             node_id=record["node_id"],
         )
 
-    def _refused(self, record_id: str, code: str, sentence: str) -> Judgement:
-        refusal = gossip.Refusal(code, copy_only=code in COPY_CODES)
+    def _refused(self, record_id: str, code: str, sentence: str, *, copy_only: bool = False) -> Judgement:
+        refusal = gossip.Refusal(code, copy_only=copy_only or code in COPY_CODES)
         return Judgement(record_id, refusal=refusal, sentence=sentence, state="refused")
 
     def _watch_for_equivocation(self, admitted: admission.Admitted, data: bytes, now: int) -> None:

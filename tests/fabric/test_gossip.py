@@ -142,6 +142,17 @@ class TestAsking:
             Judge(PEER, new.record_id, new.data)
         ]
 
+    def test_a_record_that_this_node_failed_to_judge_is_asked_for_again(self) -> None:
+        made, new = machine(PEER, OTHER), item("r")
+        made.handle(1.0, Received(PEER, Have((new.record_id,))))
+        made.handle(1.1, Received(PEER, Record(new.record_id, new.data)))
+        made.handle(1.2, Judged(new.record_id, Refusal("GS-STORE", unjudged=True)))
+        told = sent(made.handle(1.3, Received(OTHER, Have((new.record_id,)))))
+        assert told == [(OTHER, Want((new.record_id,)))]
+        assert made.handle(1.4, Received(OTHER, Record(new.record_id, new.data))) == [
+            Judge(OTHER, new.record_id, new.data)
+        ]
+
     def test_a_refused_record_is_left_alone_until_the_head_moves(self) -> None:
         made, new = machine(PEER), item("r")
         made.handle(1.0, Received(PEER, Have((new.record_id,))))

@@ -6,15 +6,17 @@ from collections.abc import Iterable
 
 import pytest
 
-from statelog.audit import Checker, Report
+from statelog.audit import Checker, LogSource, Report
 from statelog.audit_logs import AuditedAuthority, audit_logs
 from statelog.findings import Finding
 from statelog.io.verify_pool import verify_all
 from statelog.leaf import decode_leaf, encode_leaf, frame_leaf, split_leaf
 from statelog.replay import Entry
+from statelog.tilelog import TileLog
 from tests.support.authority import Cluster, make_cluster, node_id
 from tests.support.logs import MemorySource, cosigned, source_of
 from tests.support.partitions import Partition
+from tests.support.tiles import TwoFaced, cluster_tiles, tiles_of
 
 
 class Site:
@@ -154,3 +156,23 @@ def test_the_audited_authority_is_read_on(site: Site) -> None:
     assert list(feed.leaves(0, 3)) == source.leaves[:3]
     assert list(feed.leaves(3, 5)) == source.leaves[3:5]
     assert list(feed.leaves(1, 2)) == source.leaves[1:2]
+
+
+def test_a_partition_rests_on_the_authority_log_that_was_audited(site: Site) -> None:
+    """Not on what the source says of it when the partition's audit reads it again."""
+    leaves = site.cluster.leaves()
+    honest = cluster_tiles(site.cluster)
+    (path,) = [name for name in honest if "entries" in name]
+    parts = split_leaf(leaves[-1])
+    forged = [*leaves[:-1], frame_leaf(parts.record, parts.sequenced_at + 1, parts.term)]
+    later = {**honest, path: tiles_of(forged, honest["checkpoint"])[path]}
+
+    def audited(again: dict[str, bytes]) -> list[Report]:
+        sources: dict[str, LogSource] = {**site.sources(), "authority": TileLog(TwoFaced(honest, again))}
+        return audit_logs(sources, site.cluster.anchor)
+
+    assert not any(report.findings for report in audited(honest))
+    authority, partition = audited(later)
+    assert not authority.findings
+    assert partition.findings[0].code == "SL-AUTHORITY"
+    assert "not what it was" in str(partition.findings[0])

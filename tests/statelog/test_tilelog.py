@@ -10,11 +10,19 @@ from statelog.audit import Report, audit
 from statelog.audit_store import HashedLog
 from statelog.checkpoint import parse_signed_checkpoint
 from statelog.errors import Refused, SourceUnreadable
+from statelog.leaf import frame_leaf, split_leaf
 from statelog.merkle import CompactRange, inclusion_proof, leaf_hash, verify_inclusion
 from statelog.tilelog import TileLog
 from tests.support.authority import Cluster, make_cluster
 from tests.support.logs import WITNESSES, cosigned, head_note, leases, replay_of
-from tests.support.tiles import OTHERS, MemoryResources, changed_cluster, cluster_tiles, tiles_of
+from tests.support.tiles import (
+    OTHERS,
+    MemoryResources,
+    TwoFaced,
+    changed_cluster,
+    cluster_tiles,
+    tiles_of,
+)
 
 CLUSTER: Cluster = make_cluster()
 FILES = cluster_tiles(CLUSTER)
@@ -181,3 +189,24 @@ def test_the_newest_checkpoint_alone_does_not_show_a_change_of_witnesses() -> No
     forged = cosigned(head_note(replay_of(cluster, 4)), OTHERS[:3])  # without the old set's quorum
     broken = audit(log_of(tiles_of(leaves, newest, {2: first, 4: forged})), cluster.anchor)
     assert [code for code, _ in codes(broken)] == ["SL-NOTFINAL"]
+
+
+def test_what_is_read_again_is_what_was_audited() -> None:
+    """A source that shows one log to the audit and another to whoever folds it afterwards."""
+    cluster = make_cluster()
+    honest = cluster_tiles(cluster)
+    (path,) = [name for name in honest if "entries" in name]
+    leaves = cluster.leaves()
+    parts = split_leaf(leaves[-1])
+    forged = [*leaves[:-1], frame_leaf(parts.record, parts.sequenced_at + 1, parts.term)]
+    later = {**honest, path: tiles_of(forged, honest["checkpoint"])[path]}
+    log = TileLog(TwoFaced(honest, later))
+    assert not audit(log, cluster.anchor).findings
+    with pytest.raises(Refused, match="not what it was") as refused:
+        list(log.entries())
+    assert (refused.value.code, refused.value.finding.path) == ("SL-TILE", path)
+    with pytest.raises(Refused, match="not what it was"):
+        log.leaf(0)
+    same = TileLog(TwoFaced(honest, honest))
+    assert not audit(same, cluster.anchor).findings
+    assert [leaf for _, leaf in same.entries()] == leaves

@@ -66,6 +66,20 @@ class MemoryResources:
         return data
 
 
+@dataclass
+class TwoFaced:
+    """A source that answers with other bytes when a bundle of entries is read again."""
+
+    files: dict[str, bytes]
+    later: dict[str, bytes]
+    seen: set[str] = field(default_factory=set)
+
+    def get(self, path: str, max_bytes: int) -> bytes | None:
+        again = path in self.seen
+        self.seen.add(path)
+        return MemoryResources(self.later if again and "entries" in path else self.files).get(path, max_bytes)
+
+
 def cluster_tiles(cluster: Cluster, size: int | None = None) -> dict[str, bytes]:
     """The log of the cluster, all of it or up to `size`, its head cosigned."""
     return tiles_of(cluster.leaves()[:size], cosigned(head_note(replay_of(cluster, size))))

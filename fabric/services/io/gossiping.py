@@ -168,7 +168,7 @@ class GossipService:
             judgement = await self._worker.run(self._replica.judge, effect.data, effect.record_id)
         except SourceUnreadable as error:
             _log.warning("record %s could not be judged: %s", effect.record_id, error)
-            self.handle(gossip.Judged(effect.record_id, gossip.Refusal("GS-STORE", copy_only=False)))
+            self.handle(gossip.Judged(effect.record_id, gossip.Refusal("GS-STORE", unjudged=True)))
             return
         if judgement.refusal is not None:
             _log.info("record %s refused: %s", effect.record_id[:12], judgement.sentence)
