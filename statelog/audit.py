@@ -403,8 +403,8 @@ class _Audit:
                 *check_roots(self.stored),
                 *check_file(self.stored),
                 *(check_evidence(self.stored, self.replay) if self.replay.log == AUTHORITY_LOG else ()),
-                *check_split_views(self.stored, self.replay),
-                *check_rollbacks(self.stored, self.replay),
+                *(check_split_views(self.stored, self.replay) if self.replay.started else ()),
+                *(check_rollbacks(self.stored, self.replay) if self.replay.started else ()),
             ):
                 self._found(finding)
         if self.hashed is not None:

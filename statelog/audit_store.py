@@ -235,6 +235,9 @@ def check_head(stored: StoredLog, replay: Replay, final_size: int, final_root: b
     if head is None:
         yield Finding("SL-STORED", "the log has no head row", path="log_head")
         return
+    if not replay.started:
+        yield Finding("SL-STORED", "the log has a head row and no entry that holds", path="log_head")
+        return
     expected = {
         "origin": replay.origin,
         "anchor": replay.anchor,

@@ -98,8 +98,8 @@ MAX_PRIORITY: Final = 65_535  # as in DNS SRV (RFC 2782)
 # --- the log: merkle, note, checkpoint, tiles, witness ---
 
 MAX_TREE_SIZE: Final = 2**63 - 1  # fits the signed 64-bit integers of SQL; no log comes near
-MAX_NOTE_BYTES: Final = 65_536  # a checkpoint with 64 signature lines of long names stays under 32 KiB
-MAX_NOTE_SIGNATURES: Final = 64  # a sequencer and the largest witness set, twice at a change of the set
+MAX_NOTE_BYTES: Final = 65_536  # a checkpoint with all signature lines of long names stays under 48 KiB
+MAX_NOTE_SIGNATURES: Final = 1 + 2 * MAX_KEYS_IN_SET  # a sequencer's, and two witness sets' at a change
 MAX_KEY_NAME_BYTES: Final = 255  # later cosignature formats encode a name after one octet of length
 MAX_PROOF_HASHES: Final = 63  # C2SP tlog-witness: no tree of at most 2^63 leaves needs more
 MAX_TIMESTAMP_S: Final = 2**63 - 1  # C2SP tlog-cosignature

@@ -145,6 +145,12 @@ class PendingRecovery:
     sequencers: tuple[Sequencer, ...]
     witnesses: WitnessSet
 
+    def use_of(self, key_id: str) -> Purpose | None:
+        """What a key will serve as from the coming descriptor on, as far as the intent says."""
+        if any(one.key_id == key_id for one in self.witnesses.keys):
+            return "witness"
+        return "sequencer" if any(one.key_id == key_id for one in self.sequencers) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

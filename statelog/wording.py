@@ -175,6 +175,9 @@ def _walk_list(path: str, before: list[Any], after: list[Any]) -> Iterator[Diffe
             shown = short(name) if identity == "key_id" else plain(name)  # the item says a key id in full
             place = f"{path}[{shown}]"
             yield Difference(place, _item(item, place), None)
+    kept_before, kept_after = ([name for name in side if name in old and name in new] for side in (old, new))
+    if kept_before != kept_after:
+        yield Difference(f"{path} (order)", _value(kept_before), _value(kept_after))
 
 
 def _compare_plain_lists(path: str, before: list[Any], after: list[Any]) -> Iterator[Difference]:

@@ -66,6 +66,22 @@ class ModeWatch:
         return ()
 
 
+class OpenedLogs:
+    """The logs that the authority log opens (a `statelog.audit.Checker`): a source should show them too."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def entry(self, entry: Entry) -> None:
+        """An accepted entry."""
+        if entry.kind.name == "log.term":
+            self.names.add(entry.record["log"])
+
+    def finish(self) -> Iterable[Finding]:
+        """A log that was opened need not have been written to: the report says which were not shown."""
+        return ()
+
+
 @dataclass
 class Audited:
     """What an audit of logs came to: a report for each, and what was checked beside."""
@@ -73,9 +89,15 @@ class Audited:
     reports: list[Report] = field(default_factory=list)
     modes: ModeWatch = field(default_factory=ModeWatch)
     snapshots: SnapshotWatch = field(default_factory=SnapshotWatch)
+    opened: OpenedLogs = field(default_factory=OpenedLogs)
     checks: list[str] = field(default_factory=lambda: ["log"])
     extra: list[Finding] = field(default_factory=list)
     unjudged_snapshots: int = 0
+
+    @property
+    def not_shown(self) -> list[str]:
+        """Logs that the authority log opened and of which the source showed nothing, or was not asked to."""
+        return sorted(self.opened.names - {report.log for report in self.reports})
 
     @property
     def findings(self) -> list[Finding]:
@@ -91,7 +113,7 @@ class Audited:
         """Before a pass over a log."""
         self.modes.restart(log)
         self.snapshots.restart(log)
-        return [self.modes, self.snapshots]
+        return [self.modes, self.snapshots, self.opened]
 
 
 def run_audit(
@@ -143,6 +165,7 @@ def _document(source: str, audited: Audited) -> dict[str, Any]:
         "signatures": sum(report.signatures for report in reports),
         "bootstrap_entries": audited.modes.bootstrap,
         "unjudged_snapshots": audited.unjudged_snapshots,
+        "logs_not_shown": audited.not_shown,
         "checks": audited.checks,
         "logs": [_log_document(report) for report in reports],
         "findings": [
@@ -204,6 +227,8 @@ def _print(audited: Audited) -> None:
     say(f"checked    {', '.join(audited.checks)}")
     if audited.modes.bootstrap:
         say(f"bootstrap  {audited.modes.bootstrap} entries were accepted in development mode")
+    for log in audited.not_shown:
+        say(f"not shown  the log {log}, which the authority log opens")
     if audited.unjudged_snapshots:
         say(f"not judged {audited.unjudged_snapshots} snapshots of folds of another version")
     say(verdict)

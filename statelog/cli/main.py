@@ -29,7 +29,8 @@ from statelog.cli import (
     witness,
 )
 from statelog.cli.common import EXIT_FINDINGS, EXIT_UNREADABLE, EXIT_USAGE
-from statelog.errors import Refused, SourceUnreadable, UsageError
+from statelog.errors import Refused, SourceUnreadable, StatelogError, UsageError
+from statelog.wording import plain
 
 CEREMONIES, READING, AUDITING, HOSTS = "Ceremonies", "Reading and proving", "Auditing and copies", "Hosts"
 
@@ -72,7 +73,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every error is one line that says what to do, and an exit code."""
     code, line = EXIT_FINDINGS, ""
     try:
-        app(arguments, prog_name="statelog")
+        try:
+            app(arguments, prog_name="statelog")
+        finally:
+            sys.stdout.flush()  # here, where somebody can still say that it failed
     except Refused as refusal:
         where = "" if refusal.finding.log_index is None else f" (entry {refusal.finding.log_index})"
         line = f"refused: {refusal}{where}"
@@ -82,11 +86,23 @@ def main(arguments: list[str] | None = None) -> None:
         code, line = EXIT_UNREADABLE, str(error)
     except BrokenPipeError:
         # The reader of our output has gone (`statelog log | head`): nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         code = EXIT_UNREADABLE
+    except StatelogError as error:
+        code, line = EXIT_UNREADABLE, str(error)
+    except OSError as error:
+        _forget_stdout()
+        where = "" if error.filename is None else f": {error.filename}"
+        code, line = EXIT_UNREADABLE, f"{error.strerror or error}{where}"
     if line:
-        sys.stderr.write(f"statelog: {line}\n")
+        # What others wrote may be quoted in it, and a terminal obeys control characters.
+        sys.stderr.write(f"statelog: {plain(line)}\n")
     sys.exit(code)
+
+
+def _forget_stdout() -> None:
+    """Nothing can be written there any more: let nobody try at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

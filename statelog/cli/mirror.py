@@ -26,7 +26,7 @@ def mirror(
         typer.Option("--ca", envvar="STATELOG_CA", help="PEM certificate to trust for an https:// source."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=0, help="Processes that verify signatures; 0: as many as cores.")
+        int, typer.Option(min=0, max=256, help="Processes that verify signatures; 0: as many as cores.")
     ] = 0,
     output: OutputOption = Form.TABLE,
 ) -> None:

@@ -42,7 +42,7 @@ def verify(
         typer.Option("--ca", envvar="STATELOG_CA", help="PEM certificate to trust for an https:// source."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=0, help="Processes that verify signatures; 0: as many as cores.")
+        int, typer.Option(min=0, max=256, help="Processes that verify signatures; 0: as many as cores.")
     ] = 0,
     output: OutputOption = Form.TABLE,
 ) -> None:
@@ -120,7 +120,7 @@ def _source(source: str, ca: Path | None, log: str | None) -> Iterator[tuple[dic
                 stored = stack.enter_context(open_source(store_url(source)))
             except UsageError as error:
                 raise SourceUnreadable(str(error)) from error
-            names = stored.logs()
+            names = stored.logs_with_rows()
             _require_log(source, log, names)
             logs = {name: stored.of(name) for name in names if log in {None, name}}
             heads = [one.head() for one in logs.values()]

@@ -150,8 +150,15 @@ class _Against(NamedTuple):
 
 def _against(folder: Path, copies: Mapping[str, TileLog], source: Resources) -> list[_Against]:
     """The logs of which the source does not show what the copy has, or more. O(log n) of its tiles."""
-    found = []
-    for name, log in tile_logs(source).items() if copies else ():
+    if not copies:
+        return []
+    shown, found = tile_logs(source), []
+    for name in sorted(copies.keys() - shown.keys()):
+        sentence = f"the source does not show the log {name} any more, which the copy has"
+        path, sizes = f"{folder / EVIDENCE}", {"expected": copies[name].size, "found": 0}
+        heads = {f"hidden-{name}-{copies[name].size}-earlier.note": copies[name].note}
+        found.append(_Against(refuse("SL-ROLLBACK", sentence, path=path, **sizes), heads))
+    for name, log in shown.items():
         copy = copies.get(name)
         if copy is None or copy.head == log.head:
             continue

@@ -35,6 +35,10 @@ class StoreSource:
         """The names of the logs that the database holds, the authority log first."""
         return self._store.logs(self._connection)
 
+    def logs_with_rows(self) -> list[str]:
+        """Likewise, and those of which only the head is missing."""
+        return self._store.logs_with_rows(self._connection)
+
     def of(self, log: str) -> StoreSource:
         """Another log of the same database, at the same moment."""
         return StoreSource(self._store.of(log), self._connection, self._check)

@@ -92,10 +92,21 @@ class Store(WorkingTables):
         return self if log == self.log else Store(self.engine, log)
 
     def logs(self, connection: sa.Connection | None = None) -> list[str]:
-        """The names of all logs that the database holds entries of, the authority log first."""
+        """The names of all logs that the database holds a head of, the authority log first."""
         with self.reading(connection) as used:
             found = set(used.execute(sa.select(tables.log_head.c.log)).scalars())
-        return sorted(found, key=lambda log: (log != AUTHORITY_LOG, log))
+        return _names_in_order(found)
+
+    def logs_with_rows(self, connection: sa.Connection | None = None) -> list[str]:
+        """The names of all logs of which the database holds anything, whether or not there is a head."""
+        with self.reading(connection) as used:
+            found = set(self.logs(used))
+            for column in (tables.log_entry.c.log, tables.checkpoint.c.log):
+                name: str | None = ""  # one look at the index for each log, however many entries it has
+                while name is not None:
+                    name = used.execute(sa.select(sa.func.min(column)).where(column > name)).scalar()
+                    found |= set() if name is None else {name}
+        return _names_in_order(found)
 
     def locate(self, record_id: str, connection: sa.Connection | None = None) -> tuple[Store, int] | None:
         """The log that carries a record, and the record's index there; one row for each log."""
@@ -448,3 +459,7 @@ def _nodes_query(count: int, paramstyle: str) -> str:
         "SELECT n.level, n.node_index, n.hash FROM wanted AS w JOIN log_node AS n "
         f"ON n.log = {mark} AND n.level = w.level AND n.node_index = w.node_index"
     )
+
+
+def _names_in_order(found: set[str]) -> list[str]:
+    return sorted(found, key=lambda log: (log != AUTHORITY_LOG, log))

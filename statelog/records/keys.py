@@ -106,8 +106,13 @@ def check_public(public: bytes, path: str) -> None:
 
 
 def check_use(state: AuthorityState, key_id: str, path: str, use: Purpose) -> None:
-    """Raise `Refused` if the key ever served another purpose (SL-KEY) or was removed (SL-REVOKED)."""
+    """Raise `Refused` if the key ever served another purpose (SL-KEY) or was removed (SL-REVOKED).
+
+    A recovery under way has its keys already: nobody takes one to stop it, and it takes none twice.
+    """
     served = state.uses.get(key_id)
+    if served is None and state.recovery is not None:
+        served = state.recovery.use_of(key_id)
     if served is not None and served != use:
         raise refuse("SL-KEY", f"this key serves as a {served} key", path=path, expected=use, found=served)
     if use == "authority" and key_id in state.retired:

@@ -112,6 +112,13 @@ def test_null_is_a_value_of_its_own() -> None:
     assert changes(None, {"parent": None}) == ["+ parent: none"]
 
 
+def test_the_order_of_named_items_is_a_change_too() -> None:
+    rules = [{"name": "a", "allow": "yes"}, {"name": "b", "allow": "no"}]
+    assert list(differences({"rules": rules}, {"rules": rules})) == []
+    (found,) = differences({"rules": rules}, {"rules": rules[::-1]})
+    assert found.path == "rules (order)"
+
+
 def test_order_is_a_change_where_it_changes() -> None:
     assert changes({"hops": ["a", "b", "c"]}, {"hops": ["a", "c", "b"]}) == [
         "~ hops (order): [a, b, c] → [a, c, b]"

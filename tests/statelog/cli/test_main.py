@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from statelog.cli.main import AUDITING, CEREMONIES, HOSTS, READING, app
+from statelog.errors import StatelogError
 from tests.statelog.cli.conftest import Farm, Run
 
 
@@ -57,6 +59,28 @@ def test_mistakes_are_usage(run: Run, arguments: tuple[str, ...]) -> None:
 
 def test_the_old_name_of_a_kind_works_too(run: Run) -> None:
     assert run("propose", "registry.gossip_record", "--help").code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+@pytest.mark.parametrize("arguments", [("log", "-o", "json"), ("--help",)])
+def test_output_that_cannot_be_written_is_said_in_one_line(farm: Farm, arguments: tuple[str, ...]) -> None:
+    """And is no finding: exit code 1 would say that the log is not sound."""
+    store = ("--store", str(farm.path)) if arguments[0] == "log" else ()
+    command = [sys.executable, "-m", "statelog.cli.main", *arguments, *store]
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 3
+    assert ran.stderr == "statelog: No space left on device\n"
+
+
+def test_a_worker_that_ends_is_no_finding(farm: Farm, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise StatelogError("a process that verifies signatures ended")
+
+    monkeypatch.setattr("statelog.io.verify_pool.VerifyPool.submit", gone)
+    said = run("verify", farm.path, "--root", farm.anchor, "--jobs", "2")
+    assert (said.code, said.err) == (3, "statelog: a process that verifies signatures ended\n")
+    assert run("verify", farm.path, "--root", farm.anchor, "--jobs", "100000").code == 2
 
 
 def test_a_reader_that_goes_away_is_no_error(farm: Farm) -> None:

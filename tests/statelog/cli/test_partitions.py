@@ -114,6 +114,17 @@ def test_verify_audits_every_log_and_names_it(operator: Operator, run: Run) -> N
     assert missing.code == 2
     assert f"it holds authority, {LOG}" in missing.err
 
+    assert (clean.json["logs_not_shown"], only["logs_not_shown"]) == ([], [LOG])
+    for table in ("log_head", "log_entry"):
+        copy = farm.path.with_name(f"without-{table}.db")
+        assert run("backup", copy, "--store", farm.path, "--root", farm.anchor).code == 0
+        with sqlite3.connect(copy) as connection:
+            connection.execute(f"DELETE FROM {table} WHERE log = ?", (LOG,))  # noqa: S608 - two names of ours
+        connection.close()
+        hidden = run("verify", copy, "--root", farm.anchor, "-o", "json")
+        assert hidden.code == 1
+        assert {one["log"] for one in hidden.json["findings"]} == {LOG}
+
     with sqlite3.connect(farm.path) as connection:
         found = connection.execute("UPDATE log_entry SET record_id = 'x' WHERE log = ?", (LOG,)).rowcount
         assert found == 1
@@ -141,6 +152,16 @@ def test_every_log_is_exported_and_audited_from_files(operator: Operator, run: R
     assert run("verify", tiles, "--root", farm.anchor, "--log", "routes-us-1").code == 2
     copied = run("mirror", tiles, tmp_path / "copy", "--root", farm.anchor)
     assert (copied.code, copied.out.splitlines()[-1]) == (0, f"mirrored   {tmp_path / 'copy'}")
+    (tiles / "logs").rename(tmp_path / "logs")
+    report = run("verify", tiles, "--root", farm.anchor, "-o", "json")
+    assert (report.code, report.json["logs_not_shown"]) == (0, [LOG])
+    assert f"not shown  the log {LOG}" in run("verify", tiles, "--root", farm.anchor).out
+    refused = run("mirror", tiles, tmp_path / "copy", "--root", farm.anchor)
+    assert (refused.code, "SL-ROLLBACK" in refused.err) == (1, True)
+    assert run("verify", tmp_path / "copy", "--root", farm.anchor, "-o", "json").json["logs_not_shown"] == []
+    (kept,) = (tmp_path / "copy" / "evidence").iterdir()
+    assert kept.read_bytes() == (tmp_path / "copy" / LOG / "checkpoint").read_bytes()
+    (tmp_path / "logs").rename(tiles / "logs")
     (bundle,) = (tiles / LOG / "tile/entries").rglob("1")
     bundle.write_bytes(bundle.read_bytes().replace(b"eu-1/a", b"eu-1/b"))
     report = run("verify", tiles, "--root", farm.anchor, "-o", "json")

@@ -354,6 +354,30 @@ def test_foreign_files_are_refused_and_nothing_is_written(
     assert farm.store.outbox_pending(10) == []
 
 
+@pytest.mark.parametrize("change", [{"schema_version": "\x1b[2J\x1b[31mEVIL"}, {"\x1b[2Jx": 1}])
+@pytest.mark.parametrize("command", ["inspect", "diff", "merge"])
+def test_what_a_hostile_request_says_moves_no_cursor(
+    request_file: Path, run: Run, tmp_path: Path, command: str, change: dict[str, Any]
+) -> None:
+    request = read(request_file)
+    path = tmp_path / "hostile.sigreq"
+    path.write_bytes(
+        canonical.encode(
+            {
+                "schema": "statelog.sigreq.v1",
+                "title": request.title,
+                "record": {**request.record, **change},
+                "signatures": list(request.signatures),
+            }
+        )
+    )
+    more = ("--out", tmp_path / "out") if command == "merge" else ()
+    said = run(command, path, *more)
+    assert said.code in (1, 2)
+    assert "\\x1b" in said.err
+    assert "\x1b" not in said.err + said.out
+
+
 def test_a_signed_record_is_submitted_as_it_is(farm: Farm, run: Run, tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_bytes(canonical.encode(farm.cluster.policy()) + b"\n")

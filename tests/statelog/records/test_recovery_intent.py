@@ -14,9 +14,18 @@ from statelog.canonical import encode
 from statelog.errors import UsageError
 from statelog.limits import MAX_SEQUENCERS
 from statelog.records.recovery_intent import RecoveryIntent
-from statelog.signing import record_id_of
+from statelog.signing import encode_base64, record_id_of
 from statelog.state import RECOVERY
-from tests.support.authority import DAY_S, HOUR_S, Cluster, key_entry, key_id, sequencer_entry
+from tests.support.authority import (
+    DAY_S,
+    HOUR_S,
+    Cluster,
+    key_entry,
+    key_id,
+    make_cluster,
+    sequencer_entry,
+    signer,
+)
 from tests.support.verdicts import ADMITTED, changed, place, verdict
 
 BY = ("recovery-1", "recovery-2")
@@ -142,3 +151,34 @@ def test_shape(cluster: Cluster) -> None:
     record = cluster.recovery_intent(coming(cluster))
     for path in ("descriptor", "keys.0.public", "witnesses.faulty", "sequencers.0.node_id"):
         assert place(cluster, cluster.sign(changed(record, path, "AB" * 32)))[0] == "SL-SHAPE", path
+
+
+@pytest.mark.parametrize(("name", "use"), [("sequencer-2", "sequencer"), ("witness-5", "witness")])
+def test_the_keys_of_a_recovery_under_way_serve_nothing_else(name: str, use: str) -> None:
+    """Or a control quorum could stop it with an approval, or one key could write, sign and be a node."""
+    cluster = make_cluster()
+    others = cluster.witness_set("witness-2", "witness-3", "witness-4", "witness-5")
+    descriptor = coming(cluster, witnesses=others)
+    public = signer(name).public
+    approval = {"node_id": key_id(name), "public": encode_base64(public), "display_name": name}
+    draft = cluster.draft("node.approval", trust_tier="standard", organizations=[], **approval)
+    assert verdict(cluster, cluster.sign(draft)) == ADMITTED
+    intent = cluster.recovery_intent(
+        descriptor, witnesses=others, sequencers=[sequencer_entry("sequencer-2", "home-1")]
+    )
+    cluster.append(intent)
+    assert place(cluster, cluster.sign(draft)) == ("SL-KEY", "public")
+    cluster.now += 3 * DAY_S
+    assert verdict(cluster, landed(cluster, descriptor)) == ADMITTED
+    assert cluster.state.recovery is not None
+    assert cluster.state.recovery.use_of(key_id(name)) == use
+
+
+def test_a_recovery_makes_no_key_both_write_and_sign() -> None:
+    cluster = make_cluster()
+    names = ("sequencer-2", "control-5")
+    listed = [*(key_entry(one, custody="offline") for one in ("root-4", "root-5")), *map(key_entry, names)]
+    both = coming(cluster, keys=listed, control=cluster.holders(*names, threshold=2))
+    cluster.append(cluster.recovery_intent(both, sequencers=[sequencer_entry("sequencer-2", "home-1")]))
+    cluster.now += 3 * DAY_S
+    assert verdict(cluster, landed(cluster, both)) == "SL-KEY"
