@@ -16,7 +16,7 @@ from statelog import canonical
 from statelog.admission import admit, home_log
 from statelog.errors import Refused, UsageError
 from statelog.findings import Finding
-from statelog.io import desk
+from statelog.io import desk, equivocation
 from statelog.io.database import CommitUnknownError
 from statelog.io.loading import begin_replay, follow
 from statelog.io.lookout import Look
@@ -109,6 +109,8 @@ class OutboxBackend:
                     return Receipt(record_id, place[1], duplicate=True, log=place[0].log)
             admitted = admit(replay.state, data, now, log=replay)
         except Refused as error:
+            if error.code == equivocation.CODE:
+                equivocation.keep_equivocation(self._store, replay.state, data, now, connection)
             return error.finding
         known = self._store.outbox_row(admitted.record_id, connection)
         self._store.outbox_put(admitted.record_id, data, now, connection)

@@ -8,6 +8,7 @@ Every lookup is one dictionary access.  Memory is bounded by what is or ever was
 subject, and the payload only of its latest record.
 """
 
+# Long on purpose: the whole state that records are judged by, type for type, on one page.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping

@@ -17,14 +17,13 @@ import sqlalchemy as sa
 
 from fabric import gossip
 from fabric.io.updates import NO_NEWS, Judgement, Logged, News, Update
-from projections.base import fact_of_leaf
 from projections.io.writer import Writer
 from projections.live import LiveView
 from projections.registry import generation_of
 from statelog import admission, canonical
 from statelog.errors import Refused, refuse
 from statelog.findings import Finding
-from statelog.io.evidence import Evidence
+from statelog.io import equivocation
 from statelog.io.store import Store
 from statelog.io.working import AheadRecord
 from statelog.records import KINDS
@@ -226,42 +225,16 @@ class RecordsAhead(ABC):
         subject = (admitted.kind.name, *admitted.subject)
         for record_id, held in self._ahead.items():
             if held.item.subject == subject and held.epoch == admitted.record["epoch"]:
-                self._add_evidence(subject, held.epoch, record_id, held.item.data, now)
-                self._add_evidence(subject, held.epoch, admitted.record_id, data, now)
+                for one, copy in ((record_id, held.item.data), (admitted.record_id, data)):
+                    equivocation.keep(self.store, subject, held.epoch, one, copy, now)
 
     def _keep_evidence(
         self, code: str, data: bytes, now: int, connection: sa.Connection | None = None
     ) -> bool:
         """Keep a record that the log contradicts, and the logged one; whether that is new."""
-        if code != "SL-EQUIVOCATION":
+        if code != equivocation.CODE:
             return False
-        record = canonical.decode(data)
-        kind = KINDS[record["schema_version"]]
-        subject = (kind.name, *kind.subject(record))
-        known = self.judging(data).state.subjects.get(subject)
-        index = None if known is None else known.log_index
-        if known is None or index is None:
-            return False
-        place = self.store.locate(known.record_id, connection)
-        for row in () if place is None else place[0].entries(place[1], place[1] + 1, connection):
-            logged_data = canonical.encode(dict(fact_of_leaf(row.index, row.leaf).record))
-            self._add_evidence(subject, known.epoch, known.record_id, logged_data, now, connection)
-        return self._add_evidence(subject, known.epoch, record_id_of(record), data, now, connection)
-
-    def _add_evidence(
-        self,
-        subject: tuple[str, ...],
-        epoch: int,
-        record_id: str,
-        data: bytes,
-        now: int,
-        connection: sa.Connection | None = None,
-    ) -> bool:
-        item = Evidence("/".join(subject), epoch, record_id, data, now)
-        added = self.store.evidence_add(item, connection)
-        if added:
-            _log.warning("equivocation: record %s of %s at epoch %d", record_id, item.subject, epoch)
-        return added
+        return equivocation.keep_equivocation(self.store, self.judging(data).state, data, now, connection)
 
     def queue(self, record_id: str, data: bytes) -> None:
         """Put an admitted record into the durable outbox, from which it is forwarded or sequenced."""

@@ -18,6 +18,7 @@ from statelog import canonical, signing
 from statelog.checkpoint import sign_checkpoint
 from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.findings import Finding
+from statelog.io import equivocation
 from statelog.io.database import CommitUnknownError
 from statelog.io.loading import StoredAuthority, begin_replay, follow, new_replay
 from statelog.io.lookout import UNSEEN, Seen
@@ -229,6 +230,11 @@ class Sequencer:
             entry = replay.append(leaf, verify_signatures=not seen.verified, reading=seen.reading)
         except Refused as error:
             found = self._found(data, placed, connection)
+            if found is None and error.code == equivocation.CODE:
+                unstored = {one.record_id: canonical.encode(one.record) for one in entries}
+                equivocation.keep_equivocation(
+                    self.store, replay.state, data, now, connection, unstored=unstored
+                )
             # Without an index: the record has no place in the log.
             return replace(error.finding, log_index=None) if found is None else found
         entries.append(entry)

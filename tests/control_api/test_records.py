@@ -137,7 +137,10 @@ class TestDuplicates:
             async with replica.api() as client:
                 assert (await post(client, replica.cluster.registry())).status_code == 202
                 other = replica.cluster.registry(generation=7)
-                assert refusal(await post(client, other)).code in ("SL-STALE", "SL-EQUIVOCATION")
+                code = refusal(await post(client, other)).code
+                assert code in ("SL-STALE", "SL-EQUIVOCATION")
+                kept = await asyncio.to_thread(replica.store.evidence_counts)
+                assert kept.equivocations == (code == "SL-EQUIVOCATION")
 
         play(main)
 

@@ -179,6 +179,27 @@ def test_a_duplicate_is_answered_with_its_place(
     assert [at for at, _ in Store(engine).checkpoints()] == checkpoints
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_the_other_record_of_an_epoch_is_refused_and_kept_as_evidence(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster, together: bool
+) -> None:
+    def policy(limit: int, *, by: tuple[str, ...] | None = None) -> bytes:
+        own = {"policy": "pay", "document": {"limit": limit}, "assertions": []}
+        return encode(cluster.sign(cluster.draft("policy.epoch", epoch=1, **own), by))
+
+    batches = [[policy(1), policy(2)]] if together else [[policy(1)], [policy(2)]]
+    outcomes = [one for batch in batches for one in sequencer.submit_many(batch, cluster.now)]
+    assert isinstance(outcomes[0], Submitted)
+    assert isinstance(outcomes[1], Finding)
+    assert outcomes[1].code == "SL-EQUIVOCATION"
+    assert {item.data for item in Store(engine).evidence()} == {policy(1), policy(2)}
+    assert Store(engine).evidence_counts().equivocations == 1
+    assert not unsound(engine, cluster.anchor)
+    (forged,) = sequencer.submit_many([policy(3, by=("control-1",))], cluster.now)
+    assert isinstance(forged, Finding)
+    assert len(list(Store(engine).evidence())) == 2, "what no quorum signed proves nothing"
+
+
 def test_nothing_accepted_is_nothing_written(
     sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
 ) -> None:
