@@ -5,7 +5,7 @@ Every method takes an optional connection, so that a caller can put several of t
 rows, into one transaction (`Store.writing`). Costs are given in rows; n is the size of the log.
 """
 
-# Long on purpose: every statement about the log's own tables, beside the transaction that holds them together.
+# Long on purpose: every statement about the tables of the log, beside the transaction that joins them.
 from __future__ import annotations
 
 import functools

@@ -1,5 +1,6 @@
 """What an auditor checks in a database: stored hashes, ids, nodes, head and evidence, against the entries."""
 
+# Long on purpose: every table of a store beside the log, each with every way of being wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

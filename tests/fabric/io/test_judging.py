@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from tests.support.authority import make_cluster, node_id
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(make_cluster(), tmp_path / "node.db")
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(make_cluster(), tmp_path / "node.db")
+    yield made
+    made.replica.close()
 
 
 def test_what_a_restored_store_says_acts_only_if_it_is_signed(site: Site) -> None:
