@@ -14,15 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-import migrations
 from statelog.errors import SourceUnreadable, UsageError
+from statelog.io.schema import check_revision, check_schema, migrate
 from statelog.io.tables import log_head
 from statelog.limits import MAX_INTEGRITY_FAULTS, STORE_BUSY_TIMEOUT_S
 
@@ -40,14 +36,15 @@ def open_database(url: str, *, create: bool = False, anchor: str | None = None) 
     entry 0), when given, must be the one of the log stored there, if any.
 
     Raises UsageError: bad URL, no database, other schema version, another cluster's log; SourceUnreadable:
-    the database cannot be opened.
+    the database cannot be opened; Refused SL-STORED: its schema is not what the revisions make.
     """
     engine = _engine(url, create=create)
     try:
         if create:
             _upgrade(engine)
         with read_transaction(engine) as connection:
-            _check_revision(connection, url)
+            check_revision(connection, url)
+            check_schema(connection)
             if anchor is not None:
                 _check_anchor(connection, url, anchor)
     except BaseException:
@@ -157,6 +154,7 @@ def _on_connect(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA trusted_schema=OFF")  # until the schema is checked, nothing in it may call out
     cursor.close()
 
 
@@ -165,30 +163,9 @@ def _on_begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
 def _upgrade(engine: sa.Engine) -> None:
-    config = _config()
     with write_transaction(engine) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
-
-def _check_revision(connection: sa.Connection, url: str) -> None:
-    script = ScriptDirectory.from_config(_config())
-    found, wanted = MigrationContext.configure(connection).get_current_heads(), script.get_heads()
-    if set(found) == set(wanted):
-        return
-    if not found:
-        raise UsageError(f"{url} is not a store: it has no schema version; `statelog init` makes one")
-    known = {revision.revision for revision in script.walk_revisions()}
-    advice = "run `statelog upgrade`" if set(found) <= known else "it was made by a newer version"
-    raise UsageError(f"{url} has schema {', '.join(found)} instead of {', '.join(wanted)}: {advice}")
+        migrate(connection)
 
 
 def _check_anchor(connection: sa.Connection, url: str, anchor: str) -> None:

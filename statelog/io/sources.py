@@ -163,7 +163,7 @@ def _cosignature_rows(connection: sa.Connection, log: str) -> Iterator[Cosignatu
 
 @contextmanager
 def open_source(url: str, log: str = AUTHORITY_LOG) -> Iterator[StoreSource]:
-    """The log in the database at `url`. Raises UsageError and SourceUnreadable as `open_database` does."""
+    """The log in the database at `url`. Raises as `open_database` does."""
     engine = open_database(url)
     check = FileCheck(engine)
     try:

@@ -25,7 +25,7 @@ from projections.io.tables import SQL_TABLES
 from projections.io.writer import Writer
 from statelog.audit import audit
 from statelog.checkpoint import cosign, parse_signed_checkpoint
-from statelog.errors import SourceUnreadable, UsageError
+from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.io import tables
 from statelog.io.database import open_database
 from statelog.io.sources import open_source
@@ -82,7 +82,9 @@ def store(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def findings(url: str, cluster: Cluster) -> list[str]:
-    """What `statelog verify` says of the store: codes, or that it cannot be read."""
+    """What `statelog verify` says of the store: codes, the one that refuses it at opening among them, or
+    that it cannot be read.
+    """
     try:
         with open_source(url) as source:
             found = [one.code for one in audit(source, cluster.anchor).findings]
@@ -91,6 +93,8 @@ def findings(url: str, cluster: Cluster) -> list[str]:
             return found + [one.code for one in check_against_fresh_fold(engine)]
         finally:
             engine.dispose()
+    except Refused as error:
+        return [f"{error.code} at opening"]
     except (SourceUnreadable, UsageError):
         return ["unreadable"]
 
@@ -135,7 +139,7 @@ def test_every_flip_is_found_or_harmless(store: bytes, cluster: Cluster, tmp_pat
         if not found:
             assert claims(url) == sound, f"byte {at} of {len(store)} was changed and nobody noticed"
     assert outcomes["harmless"] < SAMPLE * 0.6, outcomes
-    assert outcomes.keys() >= {"unreadable", "SL-STORED"}, outcomes
+    assert outcomes.keys() >= {"unreadable", "SL-STORED", "SL-STORED at opening"}, outcomes
 
 
 def test_a_flip_that_matters_is_not_called_harmless(store: bytes, cluster: Cluster, tmp_path: Path) -> None:

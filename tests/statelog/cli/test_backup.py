@@ -106,3 +106,19 @@ def test_a_store_without_a_log_is_filled(farm: Farm, run: Run, saved: Path, tmp_
     engine.dispose()
     assert head is not None
     assert head.size == farm.cluster.log.size
+
+
+def test_a_store_that_does_more_than_hold_rows_is_not_read(
+    farm: Farm, run: Run, saved: Path, tmp_path: Path
+) -> None:
+    assert run("verify", saved, "--root", farm.anchor).code == 0
+    with sqlite3.connect(saved) as connection:
+        connection.execute("CREATE TRIGGER t AFTER DELETE ON outbox BEGIN DELETE FROM log_entry; END")
+    connection.close()
+    restored = tmp_path / "restored.db"
+    for said in (
+        run("verify", saved, "--root", farm.anchor),
+        run("restore", saved, "--store", restored, "--root", farm.anchor),
+    ):
+        assert (said.code, "SL-STORED at outbox" in said.err) == (1, True)
+    assert not restored.exists()
