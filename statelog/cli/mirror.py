@@ -46,6 +46,8 @@ def mirror(
     anchor, audited = anchor_of(root), Audited()
 
     def audit(logs: Mapping[str, LogSource], size: int) -> bool:
+        nonlocal audited
+        audited = Audited()
         run_audit(logs, size, anchor, audited, jobs)
         return audited.complete and not audited.findings
 

@@ -10,7 +10,7 @@ import pytest
 
 from statelog.audit import LogSource, Report, audit
 from statelog.audit_logs import audit_logs
-from statelog.errors import Refused, SourceUnreadable
+from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.io.mirror import EVIDENCE, INCOMING, mirror
 from statelog.io.resources import FolderResources
 from statelog.rollback import Rollback, check_rollback
@@ -172,6 +172,116 @@ def test_a_broken_transfer_goes_on_where_it_stopped(tmp_path: Path) -> None:
     mirror(rest, copy, judge)
     assert read_folder(copy) == FILES
     assert "tile/entries/000" not in rest.asked
+
+
+# --- nothing is asked for twice, and this disk is not the source ---
+
+
+@pytest.mark.parametrize("source", ["new", "following", "back", "another", "unsound", "only the full tiles"])
+def test_a_source_is_asked_for_nothing_twice(tmp_path: Path, source: str) -> None:
+    """Twice read by the audit of a partition, by the comparison with the copy, by what is shown at last."""
+    cluster, files = with_partition()
+    copy = tmp_path / "copy"
+    bad = {**FILES, "tile/entries/000": FILES["tile/entries/000"][:-1] + b"?"}
+    full = {**FILES, "checkpoint": cosigned(head_note(replay_of(CLUSTER, 200)))}
+    asked = {
+        "new": files,
+        "following": FILES,
+        "back": EARLIER,
+        "another": {**cluster_tiles(fork_of(250)), "logs": b""},
+        "unsound": bad,
+        "only the full tiles": full,
+    }[source]
+    before = {"following": EARLIER, "back": FILES, "another": FILES}.get(source)
+    if before is not None:
+        assert mirror(MemoryResources(before), copy, judge)
+
+    def look(logs: Mapping[str, LogSource], _: int) -> bool:
+        sound = [
+            not one.findings
+            for one in audit_logs(logs, cluster.anchor if source == "new" else CLUSTER.anchor)
+        ]
+        return all(sound)
+
+    resources = MemoryResources(asked)
+    if source in {"back", "another"}:
+        with pytest.raises(Refused, match=r"SL-ROLLBACK|SL-SPLIT"):
+            mirror(resources, copy, look)
+    else:
+        assert mirror(resources, copy, look) == (source != "unsound")
+    assert len(resources.asked) == len(set(resources.asked)) > 3
+
+
+def flip(path: Path, at: int = -1) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("path", ["tile/entries/000", "tile/0/000", "tile/1/000.p/1"])
+@pytest.mark.parametrize("source", [FILES, EARLIER], ids=["sound", "back"])
+def test_a_copy_that_is_damaged_says_so_and_is_mended(
+    tmp_path: Path, path: str, source: dict[str, bytes]
+) -> None:
+    copy = tmp_path / "copy"
+    mirror(MemoryResources(FILES), copy, judge)
+    flip(copy / path)
+    with pytest.raises(UsageError, match="the copy is damaged") as error:
+        mirror(MemoryResources(source), copy, judge)
+    named = str(error.value).removeprefix("the copy is damaged: ").partition(" ")[0]
+    # A bundle and the tile of its hashes differ: which of the two is wrong, only their source can say.
+    assert Path(named) in {copy / path, copy / path.replace("tile/0/", "tile/entries/")}
+    assert "delete that file" in str(error.value)
+    assert not (copy / EVIDENCE).exists()
+    (copy / path).unlink()
+    assert mirror(MemoryResources(FILES), copy, judge)
+    assert read_folder(copy) == FILES
+
+
+def test_a_copy_whose_head_is_damaged_accuses_nobody(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    mirror(MemoryResources(FILES), copy, judge)
+    note = FILES["checkpoint"]
+    root = note.splitlines()[2]
+    (copy / "checkpoint").write_bytes(
+        note.replace(root, b"A" + root[1:] if root[:1] != b"A" else b"B" + root[1:])
+    )
+    with pytest.raises(UsageError, match="checkpoint is not of its tiles; mirror into a new folder"):
+        mirror(MemoryResources(FILES), copy, judge)
+    (copy / "checkpoint").write_bytes(note[:10])
+    with pytest.raises(UsageError, match=r"the copy in .* is damaged"):
+        mirror(MemoryResources(FILES), copy, judge)
+    assert not (copy / EVIDENCE).exists()
+
+
+def test_what_an_earlier_run_left_accuses_nobody(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    where = copy / INCOMING / "tile/entries/000"
+    where.parent.mkdir(parents=True)
+    where.write_bytes(FILES["tile/entries/000"])
+    flip(where)
+    with pytest.raises(SourceUnreadable, match="thrown away: run again"):
+        mirror(MemoryResources(FILES), copy, judge)
+    assert not where.exists()
+    assert mirror(MemoryResources(FILES), copy, judge)
+
+
+@pytest.mark.parametrize("before", [EARLIER, None], ids=["of the copy", "that just came"])
+def test_a_file_that_changes_while_it_is_used_is_not_used(
+    tmp_path: Path, before: dict[str, bytes] | None
+) -> None:
+    copy = tmp_path / "copy"
+    if before is not None:
+        mirror(MemoryResources(before), copy, judge)
+    where = copy / ("tile/entries/000.p/20" if before is not None else f"{INCOMING}/tile/entries/000")
+
+    def damaging(logs: Mapping[str, LogSource], size: int) -> bool:
+        assert judge(logs, size)
+        flip(where)
+        return judge(logs, size)
+
+    with pytest.raises(UsageError, match="not what it was a moment ago"):
+        mirror(MemoryResources(before or FILES), copy, damaging)
 
 
 # --- logs of partitions ---
