@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from statelog.admission import carries_keys
+from statelog.audit_ahead import check_ahead
 from statelog.audit_store import (
     HashedLog,
     NodesBeside,
@@ -395,17 +396,7 @@ class _Audit:
             expected = f"final size {size}"
             self._found(Finding("SL-NOTFINAL", sentence, "", expected, str(self.totals.final_size), size - 1))
         if self.stored is not None:
-            totals = self.totals
-            for finding in (
-                *self._wrong_nodes(self.stored, size),
-                *check_head(self.stored, self.replay, totals.final_size, totals.final_root),
-                *(check_cosignatures(self.stored, self.replay) if self.replay.started else ()),
-                *check_roots(self.stored),
-                *check_file(self.stored),
-                *(check_evidence(self.stored, self.replay) if self.replay.log == AUTHORITY_LOG else ()),
-                *(check_split_views(self.stored, self.replay) if self.replay.started else ()),
-                *(check_rollbacks(self.stored, self.replay) if self.replay.started else ()),
-            ):
+            for finding in self._beside(self.stored, size):
                 self._found(finding)
         if self.hashed is not None:
             for finding in self.hashed.check_hashes():
@@ -413,6 +404,25 @@ class _Audit:
         for checker in self.checkers:
             for finding in checker.finish():
                 self._found(finding)
+
+    def _beside(self, stored: StoredLog, size: int) -> Iterator[Finding]:
+        """What a database has beside its entries and checkpoints, one after the other: nobody holds more
+        findings than a report shows.
+        """
+        replay, totals = self.replay, self.totals
+        yield from self._wrong_nodes(stored, size)
+        yield from check_head(stored, replay, totals.final_size, totals.final_root)
+        if replay.started:
+            yield from check_cosignatures(stored, replay)
+        yield from check_roots(stored)
+        yield from check_file(stored)
+        if replay.log == AUTHORITY_LOG:
+            yield from check_evidence(stored, replay)
+        if replay.started:
+            yield from check_split_views(stored, replay)
+            yield from check_rollbacks(stored, replay)
+        if replay.started and replay.log == AUTHORITY_LOG:
+            yield from check_ahead(stored, replay)
 
     def _wrong_nodes(self, stored: StoredLog, size: int) -> Iterator[Finding]:
         alike = self.nodes is not None and not self.doubtful and self.nodes.are_all(size)

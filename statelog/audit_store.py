@@ -82,6 +82,19 @@ class StoredRollback:
     found: Rollback
 
 
+@dataclass(frozen=True, slots=True)
+class StoredAhead:
+    """A record that acts ahead of the log, and what its row's own columns say. Times are Unix seconds."""
+
+    record_id: str
+    schema_version: str
+    subject: str
+    epoch: int
+    expires_at: int
+    received_at: int
+    data: bytes
+
+
 @runtime_checkable
 class StoredLog(Protocol):
     """A source that is a database: it also has what was computed when the entries were stored."""
@@ -124,6 +137,10 @@ class StoredLog(Protocol):
 
     def rollbacks(self) -> Iterator[StoredRollback]:
         """The kept rollbacks, by when they were seen."""
+        ...
+
+    def ahead(self) -> Iterator[StoredAhead]:
+        """The records that act ahead of the log, by record id."""
         ...
 
 

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from statelog.audit_store import CosignatureRow, StoredEvidence, StoredHead, StoredRollback, StoredSplitView
+from statelog.audit_store import (
+    CosignatureRow,
+    StoredAhead,
+    StoredEvidence,
+    StoredHead,
+    StoredRollback,
+    StoredSplitView,
+)
 from statelog.io.database import integrity, open_database, read_transaction
 from statelog.io.resources import FolderResources, WebResources, is_address
 from statelog.io.store import Store
-from statelog.io.tables import checkpoint, cosignature
+from statelog.io.tables import ahead_record, checkpoint, cosignature
 from statelog.limits import STORE_BATCH_ENTRIES
 from statelog.state import AUTHORITY_LOG
 from statelog.tilelog import Resources, TileLog
@@ -99,6 +106,10 @@ class StoreSource:
         for item in self._store.rollbacks(self._connection):
             yield StoredRollback(item.source, item.size, item.earlier_size, item.found)
 
+    def ahead(self) -> Iterator[StoredAhead]:
+        """The records that act ahead of the log, read in batches."""
+        return _ahead_rows(self._connection)
+
 
 class FileCheck:
     """SQLite's check of its own file, once for all logs in it and beside the audit: it needs nothing from
@@ -127,6 +138,18 @@ class FileCheck:
     def _run(self) -> list[str]:
         with read_transaction(self._engine) as connection:
             return integrity(connection)
+
+
+def _ahead_rows(connection: sa.Connection) -> Iterator[StoredAhead]:
+    own, last = ahead_record.c, ""
+    query = sa.select(*(own[name] for name in StoredAhead.__dataclass_fields__))
+    query = query.order_by(own.record_id).limit(STORE_BATCH_ENTRIES)
+    while True:
+        rows = connection.execute(query.where(own.record_id > last)).all()
+        yield from (StoredAhead(*row) for row in rows)
+        if not rows:
+            return
+        last = rows[-1].record_id
 
 
 def _checkpoint_rows(connection: sa.Connection, log: str) -> Iterator[tuple[int, bytes, bytes]]:

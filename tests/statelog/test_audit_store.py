@@ -12,6 +12,7 @@ import pytest
 from statelog.audit import Report, audit
 from statelog.audit_store import (
     CosignatureRow,
+    StoredAhead,
     StoredEvidence,
     StoredHead,
     StoredLog,
@@ -45,6 +46,7 @@ class MemoryStore(MemorySource):
     kept: list[StoredEvidence] = field(default_factory=list)
     splits: list[StoredSplitView] = field(default_factory=list)
     backs: list[StoredRollback] = field(default_factory=list)
+    before: list[StoredAhead] = field(default_factory=list)
     lines: list[CosignatureRow] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     heads: list[tuple[int, bytes, bytes]] = field(default_factory=list)
@@ -81,6 +83,9 @@ class MemoryStore(MemorySource):
 
     def rollbacks(self) -> Iterator[StoredRollback]:
         return iter(self.backs)
+
+    def ahead(self) -> Iterator[StoredAhead]:
+        return iter(self.before)
 
 
 def sound() -> MemoryStore:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from statelog.audit import Report, audit
 from statelog.audit_store import StoredLog
+from statelog.canonical import encode
 from statelog.errors import SourceUnreadable, UsageError
 from statelog.io import tables
 from statelog.io.cosign import collect
@@ -22,7 +23,10 @@ from statelog.io.sequencer import Sequencer
 from statelog.io.sources import open_source
 from statelog.io.store import Store
 from statelog.io.verify_pool import VerifyPool
+from statelog.io.working import AheadRecord
+from statelog.signing import record_id_of
 from statelog.splitview import SplitView
+from statelog.times import parse_time
 from tests.support.authority import Cluster, make_cluster, signer
 from tests.support.logs import WITNESSES, WitnessHost, leases, new_store
 
@@ -200,3 +204,26 @@ def test_signatures_are_verified_by_other_processes(url: str, engine: sa.Engine)
         parallel = audit(source, CLUSTER.anchor, verifier=pool)
         assert ("SL-SIG", SIZE - 1) in [(finding.code, finding.log_index) for finding in parallel.findings]
         assert parallel == audit(source, CLUSTER.anchor)
+
+
+def test_records_ahead_of_the_log_are_read_and_judged(engine: sa.Engine, url: str) -> None:
+    store, kept = Store(engine), []
+    for n in range(3):
+        record = CLUSTER.registry(f"web-{n}")
+        expires_at = parse_time(record["expires_at"])
+        subject = f"registry.gossip_record/web-{n}/cluster/"
+        row = (record_id_of(record), record["schema_version"], subject, 1, expires_at, CLUSTER.now)
+        kept.append(AheadRecord(*row, encode(record)))
+        store.ahead_put(kept[-1])
+    assert codes(url) == []
+    change(
+        engine, tables.ahead_record, tables.ahead_record.c.record_id == kept[1].record_id, data=kept[2].data
+    )
+    assert codes(url) == [("SL-STORED", None), ("SL-STORED", None)]  # another record id and another subject
+    change(
+        engine,
+        tables.ahead_record,
+        tables.ahead_record.c.record_id == kept[2].record_id,
+        data=kept[2].data[:-2],
+    )
+    assert [code for code, _ in codes(url)].count("SL-CANON") == 1
