@@ -370,6 +370,7 @@ def local_mark(connection: sa.Connection) -> str:
 def _unlogged_registry(connection: sa.Connection) -> Iterator[dict[str, Any]]:
     known = set(connection.execute(sa.select(registry_record.c.record_id)).scalars())
     table = tables.ahead_record
+    bootstrap = any(row["mode"] == "development" for row in select_rows(connection, "cluster"))
     for row in connection.execute(sa.select(table).order_by(table.c.record_id)):
         signed = orjson.loads(row.data)
         if not row.schema_version.startswith("rap.fabric.registry.") or row.record_id in known:
@@ -387,7 +388,7 @@ def _unlogged_registry(connection: sa.Connection) -> Iterator[dict[str, Any]]:
             "issuer_role": signed["issuer_role"],
             "endpoints": signed["endpoints"],
             "log_index": None,
-            "bootstrap": False,
+            "bootstrap": bootstrap,  # as `projections.live` marks what a development cluster lets act
             "unlogged": True,
         }
 

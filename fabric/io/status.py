@@ -149,10 +149,11 @@ def _partition(node: Node, log: LogStatus) -> dict[str, Any]:
 
 def _unlogged(snapshot: Snapshot) -> dict[str, Any]:
     """What acts here and is in no final log yet; the log may still refuse it. Registry records say it of
-    themselves.
+    themselves. `bootstrap`: a development cluster let it act.
     """
-    ahead = snapshot.ahead
+    ahead, cluster = snapshot.ahead, snapshot.cluster
     return {
+        "bootstrap": cluster is not None and cluster.mode == "development",
         "revoked_nodes": sorted(ahead.nodes),
         "revoked_certificates": sorted(ahead.certificates),
         "fences": [{"target": target, "value": value} for target, value in sorted(ahead.fences)],

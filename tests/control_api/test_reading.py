@@ -17,6 +17,7 @@ from statelog.io.comparing import compare_head
 from statelog.io.database import write_transaction
 from statelog.io.evidence import Evidence, KeptRollback
 from statelog.io.loading import load_replay
+from statelog.io.working import AheadRecord
 from statelog.rollback import Rollback
 from statelog.signing import record_id_of
 from tests.control_api.replica import Replica, get, play, post
@@ -85,6 +86,22 @@ class TestStatus:
                 assert (found.rollbacks[0].note.encode(), found.rollbacks[0].over_at) == (old, None)
                 for code in codes:
                     assert (await get(client, f"/v1/errors/{code}")).status_code == 200
+
+        play(main)
+
+    @pytest.mark.parametrize("mode", ["development", "production"])
+    def test_what_acts_ahead_of_the_log_is_marked_likewise(
+        self, mode: str, development: Replica, replica: Replica
+    ) -> None:
+        chosen = development if mode == "development" else replica
+        record = chosen.cluster.registry()
+        row = (record_id_of(record), record["schema_version"], "x", 1, 2**40, chosen.cluster.now)
+        chosen.store.ahead_put(AheadRecord(*row, encode(record)))
+
+        async def main() -> None:
+            async with chosen.api() as client:
+                (found,) = (await get(client, "/v1/registry")).json()["rows"]
+            assert (found["unlogged"], found["bootstrap"]) == (True, mode == "development")
 
         play(main)
 

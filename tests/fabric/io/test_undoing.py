@@ -105,7 +105,8 @@ def test_a_revocation_that_the_log_refuses_lets_the_node_back_in(tmp_path: Path)
     async def play(farm: Farm) -> None:
         async def check() -> None:
             await farm.until(lambda node: PHONE not in node.peers.sessions(), OTHERS)
-            assert status(farm.nodes["home-1"])["unlogged"]["revoked_nodes"] == [PHONE]
+            unlogged = status(farm.nodes["home-1"])["unlogged"]
+            assert (unlogged["revoked_nodes"], unlogged["bootstrap"]) == ([PHONE], False)
 
         revocation = farm.cluster.revocation({"node_id": PHONE})
         await act_and_undo(farm, revocation, lambda node: node.snapshot.revoked(PHONE), check)
