@@ -2,7 +2,8 @@
 
 The folder keeps what the ceremony has so far: `genesis.sigreq`, then `term.sigreq`, `sequencer.json`, the key
 files that were made here in `keys/`, and at the end the store and the file `anchor`. Running the command
-again goes on from there, so that root and control keys may sign on other machines in between.
+again goes on from there, so that root and control keys may sign on other machines in between; so does a run
+after one that was cut off. What is there is never written anew: neither a key, nor a request, nor a log.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from statelog.io.held import HeldKey, LocalKey
 from statelog.io.keyfiles import COSTS, create_key_file, read_key_info
 from statelog.io.sequencer import Sequencer
 from statelog.io.signers import is_source, load_signer
+from statelog.io.store import Store
 from statelog.state import AuthorityState
 from statelog.wording import headline
 
@@ -353,8 +355,15 @@ def _go_on(folder: Path, keyring: Keyring, sequencer: str | None, store: str, ou
     source = sequencer or f"file:{folder / 'keys' / 'sequencer.key'}"
     engine = open_database(store_url(store), create=True)
     try:
-        signer = keyring.open(source)
-        Sequencer.create(engine, descriptor.signed_record(), term.signed_record(), signer, now=now())
+        head = Store(engine).head()
+        if head is None:
+            signer = keyring.open(source)
+            Sequencer.create(engine, descriptor.signed_record(), term.signed_record(), signer, now=now())
+        elif head.anchor != descriptor.record_id:
+            raise UsageError(
+                f"{store_url(store)} holds the log of anchor {head.anchor}; give another --store"
+            )
+        # else a run before this one was cut off between the log and the anchor
     finally:
         engine.dispose()
     write_new(folder / ANCHOR_FILE, descriptor.record_id.encode() + b"\n", 0o644)

@@ -14,10 +14,10 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from statelog.errors import UsageError
+from statelog.errors import SourceUnreadable, UsageError
 from statelog.io import tables
 from statelog.io.database import database_path, open_database, read_transaction, write_transaction
-from statelog.io.files import replacing
+from statelog.io.files import BESIDE_A_DATABASE, replacing
 from statelog.io.store import Store
 from statelog.limits import STORE_BATCH_ENTRIES
 
@@ -71,10 +71,23 @@ def restore(path: Path, url: str, progress: Callable[[int], None] | None = None)
 
 @contextmanager
 def _new_file(target: Path) -> Iterator[str]:
-    """The URL of a store in the making that becomes `target` when the block ends well."""
+    """The URL of a store in the making that becomes `target`, one file, when the block ends well.
+
+    Raises UsageError when SQLite's files of another store lie beside `target`: they would become part of it.
+    """
+    _require_alone(target)
     with replacing(target, 0o600) as copy:
-        copy.unlink()  # only its name was wanted: SQLite makes its own file
         yield f"sqlite:///{copy}"
+        if any(copy.with_name(copy.name + beside).exists() for beside in BESIDE_A_DATABASE):
+            raise SourceUnreadable(f"{target}: the database was not closed; is the disk full?")
+        _require_alone(target)
+
+
+def _require_alone(target: Path) -> None:
+    for beside in BESIDE_A_DATABASE:
+        other = target.with_name(target.name + beside)
+        if other.exists():
+            raise UsageError(f"{other} is of another store: close that, or move the file away")
 
 
 def _fill(source: sa.Connection, url: str, progress: Callable[[int], None] | None) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from statelog.errors import UsageError, refuse
+
+BESIDE_A_DATABASE = ("-wal", "-shm", "-journal")  # what SQLite may keep beside its file
 
 
 def read_bounded(path: Path, max_bytes: int, code: str) -> bytes:
@@ -69,25 +73,50 @@ def write_replacing(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Another name beside `path`, for a file that is long in the making: when the block ends without an
-    error it is synced and takes the place of `path`, else it is removed. Raises `UsageError`.
+    """An empty file beside `path`, for what is long in the making: when the block ends without an error it is
+    synced and takes the place of `path`, else it is removed, with what SQLite may have left beside it.
+
+    What a process left that was killed in the making is removed by the next one for the same path. Raises
+    `UsageError`.
     """
-    copy = path.parent / f".{path.name}.{secrets.token_hex(6)}.part"
+    _forget_cut_off(path)
+    copy = path.parent / f".{path.name}.{secrets.token_hex(6)}.making"
     try:
-        os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        held = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except OSError as error:
         raise UsageError(f"{path}: {_reason(error)}") from error
     try:
-        yield copy
         try:
-            with copy.open("rb+") as written:
-                os.fsync(written.fileno())
+            fcntl.flock(held, fcntl.LOCK_EX)  # held as long as somebody makes it, and no longer
+            yield copy
+            os.fsync(held)
             copy.replace(path)
         except OSError as error:
             raise UsageError(f"{path}: {_reason(error)}") from error
     finally:
-        copy.unlink(missing_ok=True)
+        os.close(held)
+        remove_database(copy)
     _sync_folder(path.parent)
+
+
+def remove_database(path: Path) -> None:
+    """Remove a file, if it is there, and what SQLite keeps beside it: the next database of that name would
+    take that for its own.
+    """
+    for beside in ("", *BESIDE_A_DATABASE):
+        path.with_name(path.name + beside).unlink(missing_ok=True)
+
+
+def _forget_cut_off(path: Path) -> None:
+    """Remove files in the making of `path` that nobody makes any more."""
+    for copy in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 12}.making"):
+        with contextlib.suppress(OSError):  # somebody holds it, or has just removed it
+            descriptor = os.open(copy, os.O_WRONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_database(copy)
+            finally:
+                os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from statelog.signing import record_id_of
 from statelog.witness import WitnessState
 from tests.statelog.cli.conftest import Farm, Run
 from tests.support.logs import leases
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def rows(engine: sa.Engine) -> dict[str, list[tuple[object, ...]]]:
@@ -122,3 +126,73 @@ def test_a_store_that_does_more_than_hold_rows_is_not_read(
     ):
         assert (said.code, "SL-STORED at outbox" in said.err) == (1, True)
     assert not restored.exists()
+
+
+# --- cut off ---
+
+CUT = """
+import os, resource, signal, sys
+from pathlib import Path
+from statelog.errors import SourceUnreadable
+from statelog.io.backup import backup, restore
+from statelog.io.database import open_database
+
+how, source, target = sys.argv[1:]
+
+def cut(*_: object) -> None:
+    if how.endswith("killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if how.endswith("full"):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    if how.startswith("backup"):
+        backup(open_database(f"sqlite:///{source}"), Path(target), cut, cut if "early" in how else None)
+    else:
+        restore(Path(source), f"sqlite:///{target}", cut)
+except SourceUnreadable:
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("backup killed", -9),
+        ("backup early killed", -9),
+        ("restore killed", -9),
+        ("backup full", 3),
+        ("restore full", 3),
+    ],
+)
+def test_one_that_is_cut_off_leaves_no_file_and_nothing_for_ever(
+    farm: Farm, run: Run, saved: Path, tmp_path: Path, how: str, code: int
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    target, source = folder / "made", farm.path if how.startswith("backup") else saved
+    arguments = [sys.executable, "-c", CUT, how, str(source), str(target)]
+    ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert not target.exists()
+    assert (list(folder.iterdir()) != []) == (code == -9)  # nobody could tidy up
+    if how.startswith("backup"):
+        said = run("backup", target, "--store", farm.path, "--root", farm.anchor)
+    else:
+        said = run("restore", saved, "--store", target, "--root", farm.anchor)
+    assert said.code == 0, said.err
+    assert list(folder.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("beside", ["-wal", "-journal"])
+def test_a_store_is_not_restored_into_the_files_of_another(
+    farm: Farm, run: Run, saved: Path, tmp_path: Path, beside: str
+) -> None:
+    restored = tmp_path / "restored.db"
+    left = tmp_path / f"restored.db{beside}"
+    left.write_bytes(b"x")
+    said = run("restore", saved, "--store", restored, "--root", farm.anchor)
+    assert (said.code, "of another store" in said.err, restored.exists()) == (2, True, False)
+    left.unlink()
+    assert run("restore", saved, "--store", restored, "--root", farm.anchor).code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import orjson
 import pytest
 
 from statelog import ceremony
+from statelog.cli import init
 from statelog.io.keyfiles import COSTS, Cost
 from statelog.limits import KDF_MIN_MEMORY_BYTES
 from tests.statelog.cli.conftest import Run
@@ -220,3 +222,70 @@ def test_the_wizard_asks_for_what_no_flag_says(
     assert len(asked) == len(answers)
     descriptor = orjson.loads((tmp_path / "farm" / "genesis.sigreq").read_bytes())["record"]
     assert {key["issuer_id"] for key in descriptor["keys"]} == {"ada"}
+
+
+class Cut(BaseException):
+    """What a killed process does not catch either."""
+
+
+WRITES = ("create_key_file", "write_replacing", "write_new", "open_database", "Sequencer.create")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_run_after_one_that_was_cut_off_finishes_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """At each thing that it writes, just before and just after."""
+    cut_at = left = 1
+
+    def cutting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0 and not after:
+                raise Cut
+            made = real(*arguments, **options)
+            if left == 0:
+                raise Cut
+            return made
+
+        return call
+
+    for name in WRITES:
+        real = init.Sequencer.create if "." in name else getattr(init, name)
+        monkeypatch.setattr(f"statelog.cli.init.{name}", cutting(real))
+    while True:
+        folder = tmp_path / f"farm-{cut_at}"
+        try:
+            begin(run, folder, "--name", "farm", "--development")
+        except Cut:
+            kept = {
+                path: path.read_bytes()
+                for path in folder.rglob("*")
+                if path.suffix in {".key", ""} and path.is_file()
+            }
+            left = -1
+            if (folder / "anchor").exists():
+                assert "begun already" in run("init", folder).err
+                kept_anchor = (folder / "anchor").read_text().strip()
+            else:
+                kept_anchor = begin(run, folder, "--name", "farm", "--development")["anchor"]
+            assert {path: path.read_bytes() for path in kept} == kept
+            report = run("verify", folder / "state.db", "--root", kept_anchor, "-o", "json").json
+            assert {one["code"] for one in report["findings"]} == {"SL-NOTFINAL"}
+            cut_at += 1
+            left = cut_at
+        else:
+            break
+    assert cut_at > 8  # keys, two requests, the sequencer's entry, store, log, anchor
+
+
+def test_the_store_of_another_cluster_is_left_alone(run: Run, tmp_path: Path) -> None:
+    made = begin(run, tmp_path / "farm", "--name", "farm", "--development")
+    store = tmp_path / "farm" / "state.db"
+    before = store.read_bytes()
+    said = run("init", tmp_path / "other", "--name", "other", "--development", "--store", store)
+    assert (said.code, f"holds the log of anchor {made['anchor']}" in said.err) == (2, True)
+    assert store.read_bytes() == before
+    assert not (tmp_path / "other" / "anchor").exists()
+    begin(run, tmp_path / "other", "--store", tmp_path / "other.db")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from statelog.errors import Refused, UsageError
-from statelog.io.files import read_bounded, write_new, write_replacing
+from statelog.io.files import read_bounded, replacing, write_new, write_replacing
 
 
 def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
@@ -65,3 +65,35 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     for write in (write_new, write_replacing):
         with pytest.raises(UsageError, match="no such file"):
             write(tmp_path / "absent" / "f", b"x")
+
+
+def test_what_is_long_in_the_making_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "f[1]"  # no pattern
+    with replacing(path) as copy:
+        copy.write_bytes(b"one")
+        assert not path.exists()
+    assert path.read_bytes() == b"one"
+
+    def fail() -> None:
+        with replacing(path) as copy:
+            copy.write_bytes(b"two")
+            copy.with_name(f"{copy.name}-wal").write_bytes(b"x")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [(path.name, b"one")]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_makes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    left = [f".f.{'0' * 12}.making", f".f.{'0' * 12}.making-wal"]
+    others = [f".g.{'0' * 12}.making", ".f.making", f".f.{'0' * 12}.part"]
+    for name in (*left, *others):
+        (tmp_path / name).write_bytes(b"x")
+    with replacing(path) as first, replacing(path) as second:
+        assert {one.name for one in tmp_path.iterdir()} == {*others, first.name, second.name}
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert {one.name for one in tmp_path.iterdir()} == {*others, "f"}
+    assert path.read_bytes() == b"first"
