@@ -59,7 +59,7 @@ def backup(
 def restore(path: Path, url: str, judge: Judge, progress: Callable[[int], None] | None = None) -> None:
     """Put a backup into the store at `url`, a new file or a database without a log, unless `judge` raises.
 
-    What it judges is the copy, before it is committed: whoever writes to the backup meanwhile changes nothing.
+    What it judges is the copy, before it is committed: whoever writes to the backup by then changes nothing.
     Raises UsageError when there is a log already, SourceUnreadable, Refused SL-STORED for a damaged file.
     """
     source = open_database(f"sqlite:///{path}")

@@ -130,7 +130,7 @@ def test_a_store_that_does_more_than_hold_rows_is_not_read(
 
 
 def test_what_is_restored_is_what_was_audited(farm: Farm, run: Run, saved: Path, tmp_path: Path) -> None:
-    """Whoever writes to the backup while it is restored changes nothing: the copy is judged, then committed."""
+    """Whoever writes to the backup meanwhile changes nothing: the copy is judged, then committed."""
     restored, judged = tmp_path / "restored.db", list[int]()
 
     def judge(copy: StoreSource) -> None:
