@@ -113,6 +113,8 @@ RESOURCE_STALL_S: Final = 10.0  # between two pieces of a body: a line that is a
 # --- ceremonies: key files, signing requests, the API's answers ---
 
 MAX_REQUEST_BYTES: Final = MAX_RECORD_BYTES + 2_048  # a record with its signatures, and a title
+MAX_ENVELOPE_BYTES: Final = 98_304  # the largest record in base64, sixteen signatures, and the names around
+MAX_ENVELOPES_BYTES: Final = 64 << 20  # one file to look at: 50,000 usual records; more are exported in parts
 MAX_TRAVELLING_BYTES: Final = 2 * MAX_REQUEST_BYTES  # a request as text for a mail, or as frames to scan
 QR_FRAME_CHARS: Final = 560  # with its head a QR code of version 15: 85 columns and 43 lines of a terminal
 MAX_QR_FRAMES: Final = 200  # the largest request, not compressible at all, and nobody scans more
