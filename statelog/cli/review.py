@@ -17,6 +17,7 @@ from statelog.audit import audit
 from statelog.ceremony import Progress, Request
 from statelog.cli.common import anchor_of, in_words, now
 from statelog.cli.opened import opened
+from statelog.differences import Difference, differences
 from statelog.errors import Refused, UsageError, refuse
 from statelog.io.files import read_bounded
 from statelog.io.resources import is_address
@@ -82,9 +83,9 @@ class Review:
         """The mark of what development mode accepts, for people."""
         return ["bootstrap  development mode accepts it; a production node refuses it"] * bool(self.bootstrap)
 
-    def differences(self) -> list[wording.Difference]:
-        """Every difference against the record in force, in words."""
-        return wording.differences(self.before, self.request.record)
+    def differences(self) -> list[Difference]:
+        """Every difference against the record in force, leaf by leaf."""
+        return differences(self.before, self.request.record)
 
     def warnings(self) -> list[str]:
         """What a signer should think about twice."""
