@@ -171,3 +171,49 @@ def test_a_lease_shows_what_another_log_ended(replica: Replica) -> None:
             assert row["ended_by"] == fence.record_id
 
     play(main)
+
+
+def test_a_change_in_a_partitions_log_changes_every_tag(replica: Replica) -> None:
+    opened(replica, "sequencer-1")
+
+    async def main() -> None:
+        async with replica.api() as client:
+            await post(client, lease(replica), prefer="respond-async")
+            replica.finalize(LOG)
+            first = await get(client, "/v1/leases")
+            tag = first.headers["etag"]
+            assert (await get(client, "/v1/leases", if_none_match=tag)).status_code == 304
+            await post(client, lease(replica, "eu-1/b"), prefer="respond-async")
+            replica.finalize(LOG)
+            second = await get(client, "/v1/leases", if_none_match=tag)
+            assert second.status_code == 200
+            assert [row["route_id"] for row in second.json()["rows"]] == ["eu-1/a", "eu-1/b"]
+            again = await get(client, "/v1/leases", if_none_match=second.headers["etag"])
+            assert again.status_code == 304
+
+    play(main)
+
+
+def test_a_partitions_log_that_grows_old_is_an_alarm(replica: Replica) -> None:
+    opened(replica, "sequencer-1")
+
+    async def alarms() -> list[tuple[str, str]]:
+        async with replica.api() as client:
+            found = (await get(client, "/v1/status")).json()["alarms"]
+            return [(one["code"], one["sentence"].partition(":")[0]) for one in found]
+
+    async def main() -> None:
+        async with replica.api() as client:
+            await post(client, lease(replica), prefer="respond-async")
+        replica.clock.now += 601
+        replica.cosign()
+        assert await alarms() == []  # nothing of it is final: there is no head to grow old
+        replica.finalize(LOG)
+        assert await alarms() == []
+        replica.clock.now += 601
+        replica.cosign()
+        assert await alarms() == [("SL-FRESHNESS", LOG)]
+        replica.cosign(log=LOG)
+        assert await alarms() == []
+
+    play(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 import orjson
@@ -181,6 +182,22 @@ def test_an_entry_of_a_partition_is_proved_by_the_anchor(
     assert run("prove", 0, *operator.store, "--log", LOG, "--out", file).code == 0
     proved = run("check-proof", file, "--root", farm.anchor, "-o", "json").json
     assert (proved["log"], proved["log_index"], proved["record"]["route_id"]) == (LOG, 0, "eu-1/a")
+
+
+def test_a_partitions_log_that_grows_old_is_an_alarm(operator: Operator, run: Run) -> None:
+    farm, status = operator.farm, ("status", *operator.store)
+    operator.open()
+    operator.submit(operator.lease("eu-1/a"), "ROUTE")
+    assert run(*status, "-o", "json").json["alarms"] == []  # nothing of it is final: no head to grow old
+    farm.finalize(at=int(time.time()) - 5_000, log=LOG)
+    said = run(*status, "-o", "json").json
+    assert [(one["code"], one["sentence"].partition(":")[0]) for one in said["alarms"]] == [
+        ("SL-FRESHNESS", LOG)
+    ]
+    assert (said["stale"], said["logs"][0]["checkpoint_age_s"] >= 5_000) == (False, True)
+    assert f"ALARM      SL-FRESHNESS: {LOG}: the final head of 1" in run(*status).out
+    farm.finalize(log=LOG)
+    assert run(*status, "-o", "json").json["alarms"] == []
 
 
 def test_a_second_writer_takes_a_partition_over(operator: Operator, run: Run) -> None:
