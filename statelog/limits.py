@@ -168,6 +168,8 @@ HTTPS_HEAD_TIMEOUT_S: Final = 10.0  # a head fits a few packets; slower ones onl
 HTTPS_CONNECTIONS: Final = 1_000  # sockets and tasks of one process; more wait in the kernel or are told 503
 HTTPS_BACKLOG: Final = 512  # connections that wait in the kernel: a burst of clients after a restart
 HTTPS_KEEP_ALIVE_S: Final = 15  # an idle connection costs a socket
+HTTPS_DRAIN_S: Final = 30.0  # a reader that takes nothing of a full buffer in that time is gone, or holds it
+HTTPS_WASTE_BYTES: Final = 65_536  # an answer's bytes beyond what was asked: packing, and one piece too many
 HTTPS_SHUTDOWN_S: Final = 5  # waiting requests have been answered long before
 
 # --- cosignatures ---
