@@ -80,8 +80,9 @@ def _alarms(
 
 def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
     """Who signed two things, records of one subject and epoch or heads that no single history has; and which
-    replicas went back.
+    replicas went back; of all logs that this replica holds.
     """
+    logs = [store.of(name) for name in store.logs(connection)]
     return {
         "equivocations": [
             {
@@ -95,6 +96,7 @@ def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
         ],
         "split_views": [
             {
+                "log": kept.log,
                 "size": one.size,
                 "root": one.root.hex(),
                 "note": one.found.smaller.decode(),
@@ -105,10 +107,12 @@ def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
                 "source": one.source,
                 "seen_at": format_time(one.seen_at),
             }
-            for one in store.split_views(connection)
+            for kept in logs
+            for one in kept.split_views(connection)
         ],
         "rollbacks": [
             {
+                "log": kept.log,
                 "source": one.source,
                 "size": one.size,
                 "note": one.found.later.decode(),
@@ -117,6 +121,7 @@ def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
                 "seen_at": format_time(one.seen_at),
                 "over_at": None if one.over_at is None else format_time(one.over_at),
             }
-            for one in store.rollbacks(connection)
+            for kept in logs
+            for one in kept.rollbacks(connection)
         ],
     }

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from statelog.audit_logs import audit_logs
+from statelog.io.evidence import KeptRollback
+from statelog.rollback import Rollback
 from statelog.tilelog import tile_logs
 from statelog.tiles import encode_sizes, history_path, tiles_between
 from tests.control_api.replica import WITNESSES, Replica, get, play, post
@@ -215,5 +217,24 @@ def test_a_partitions_log_that_grows_old_is_an_alarm(replica: Replica) -> None:
         assert await alarms() == [("SL-FRESHNESS", LOG)]
         replica.cosign(log=LOG)
         assert await alarms() == []
+
+    play(main)
+
+
+def test_evidence_about_a_partitions_log_is_told(replica: Replica) -> None:
+    opened(replica, "sequencer-1")
+
+    async def main() -> None:
+        async with replica.api() as client:
+            for route in ("eu-1/a", "eu-1/b"):
+                await post(client, lease(replica, route), prefer="respond-async")
+            replica.finalize(LOG)
+            held = replica.store.of(LOG)
+            later, earlier = (held.checkpoint(size) or b"" for size in (1, 2))
+            held.rollback_keep(KeptRollback("peer", 1, 2, Rollback(earlier, later), replica.cluster.now))
+            (alarm,) = (await get(client, "/v1/status")).json()["alarms"]
+            assert (alarm["code"], alarm["sentence"].startswith(f"{LOG}: ")) == ("SL-ROLLBACK", True)
+            (back,) = (await get(client, "/v1/evidence")).json()["rollbacks"]
+            assert (back["log"], back["note"].encode(), back["over_at"]) == (LOG, later, None)
 
     play(main)
