@@ -53,6 +53,16 @@ def marks(connection: sa.Connection, store: Store) -> Marks:
     return Marks(head.size, head.final_size, projected, head.root)
 
 
+def etag(connection: sa.Connection, store: Store) -> str:
+    """A tag that changes whenever any log of the store does: rows of all of them stand in one table."""
+    names = store.logs(connection)
+    found = [marks(connection, store.of(name)).etag for name in names if name != store.log]
+    tag = marks(connection, store).etag
+    if not found:
+        return tag
+    return f'{tag[:-1]}.{hashlib.sha256(repr([names, found]).encode()).hexdigest()[:16]}"'
+
+
 # --- status ---
 
 

@@ -104,6 +104,7 @@ class SplitViewModel(Model):
     `larger_note`; `proof` (hex hashes) leads from there to it (RFC 6962).
     """
 
+    log: str
     size: int
     root: str
     note: str
@@ -118,6 +119,7 @@ class SplitViewModel(Model):
 class RollbackModel(Model):
     """A replica that had shown `earlier_note`, and then the older `note`; `over_at` once it was back."""
 
+    log: str
     source: str
     size: int
     note: str

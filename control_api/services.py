@@ -71,7 +71,7 @@ async def tagged(
     *,
     also: Callable[[sa.Connection], str] | None = None,
 ) -> Response:
-    """An answer that changes only with the log: 304 without reading more when the caller's copy is of these
+    """An answer that changes only with the logs: 304 without reading more when the caller's copy is of these
     sizes.
 
     `also` adds to the tag what changes without the log. The tag and the rows come from one transaction.
@@ -79,7 +79,7 @@ async def tagged(
     services = services_of(request)
 
     def run(connection: sa.Connection) -> tuple[str, Any]:
-        tag = reads.marks(connection, services.store).etag
+        tag = reads.etag(connection, services.store)
         if also is not None:
             tag = f'{tag[:-1]}.{also(connection)}"'
         return tag, None if matches(request, tag) else read(connection, services.store)

@@ -1,4 +1,5 @@
-"""What every exchange passes, below the application: security headers, HEAD, and the optional access token.
+"""What every exchange passes, below the application: security headers, HEAD, the optional access token, and
+no NUL in what is asked for.
 
 The token opens the door of this replica and nothing else: what a request may change is decided by the
 signatures on the record in it.
@@ -64,6 +65,11 @@ class Shield:
         if self._token is not None and not self._may_enter(scope):
             refusal = answer_of(Finding("API-TOKEN", API_CODES["API-TOKEN"]), {"WWW-Authenticate": "Bearer"})
             await refusal(scope, receive, sending)
+            return
+        if "\0" in scope["path"] or b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
+            # No name that is asked for has one, and databases take it for the end of a text, or not at all.
+            finding = Finding("API-PARAMETER", "a path or a parameter holds a NUL character")
+            await answer_of(finding)(scope, receive, sending)
             return
         await self.app(scope, receive, sending)
 

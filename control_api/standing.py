@@ -12,7 +12,8 @@ import orjson
 import sqlalchemy as sa
 
 from projections.base import Row
-from statelog.alarms import alarms, is_stale
+from statelog.alarms import alarms, is_stale, of_log
+from statelog.findings import Finding
 from statelog.io.store import Head, Store
 from statelog.times import format_time, parse_time
 
@@ -49,25 +50,39 @@ def finality(
 def alarms_of(
     connection: sa.Connection, store: Store, cluster: Row | None, final: Mapping[str, Any], now: int
 ) -> list[dict[str, str]]:
-    """The alarms of this replica, as its status shows them."""
+    """The alarms of this replica about all logs that it holds, as its status shows them."""
     if cluster is None:
         return []
-    kept = store.evidence_counts(connection)
+    found = _alarms(connection, store, cluster, final, now)
+    for name in store.logs(connection):
+        other = store.of(name)
+        head = other.head(connection)
+        if name == store.log or head is None or not head.final_size:  # an empty log has no head to grow old
+            continue
+        told = _alarms(connection, other, cluster, finality(connection, other, head, cluster, now), now)
+        # Evidence about records is of the whole store, and told once.
+        found += of_log((one for one in told if one.code != "SL-EQUIVOCATION"), name)
+    return [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found]
+
+
+def _alarms(
+    connection: sa.Connection, store: Store, cluster: Row, final: Mapping[str, Any], now: int
+) -> list[Finding]:
     fresh_at = final["fresh_at"]
-    found = alarms(
+    return alarms(
         final_size=final["size"],
         fresh_at=None if fresh_at is None else parse_time(fresh_at),
         max_age_s=cluster["max_checkpoint_age_s"],
         now=now,
-        **kept._asdict(),
+        **store.evidence_counts(connection)._asdict(),
     )
-    return [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found]
 
 
 def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
     """Who signed two things, records of one subject and epoch or heads that no single history has; and which
-    replicas went back.
+    replicas went back; of all logs that this replica holds.
     """
+    logs = [store.of(name) for name in store.logs(connection)]
     return {
         "equivocations": [
             {
@@ -81,6 +96,7 @@ def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
         ],
         "split_views": [
             {
+                "log": kept.log,
                 "size": one.size,
                 "root": one.root.hex(),
                 "note": one.found.smaller.decode(),
@@ -91,10 +107,12 @@ def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
                 "source": one.source,
                 "seen_at": format_time(one.seen_at),
             }
-            for one in store.split_views(connection)
+            for kept in logs
+            for one in kept.split_views(connection)
         ],
         "rollbacks": [
             {
+                "log": kept.log,
                 "source": one.source,
                 "size": one.size,
                 "note": one.found.later.decode(),
@@ -103,6 +121,7 @@ def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
                 "seen_at": format_time(one.seen_at),
                 "over_at": None if one.over_at is None else format_time(one.over_at),
             }
-            for one in store.rollbacks(connection)
+            for kept in logs
+            for one in kept.rollbacks(connection)
         ],
     }

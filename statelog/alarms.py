@@ -6,6 +6,9 @@ An alarm is a finding. It stops nothing by itself: a node goes on with what it k
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from statelog.findings import Finding
 
 
@@ -43,3 +46,8 @@ def alarms(
         sentence = "a quorum signed two records of one subject and epoch; `statelog evidence` has both"
         found.append(Finding("SL-EQUIVOCATION", sentence, "", "0", str(equivocations)))
     return found
+
+
+def of_log(found: Iterable[Finding], log: str) -> list[Finding]:
+    """The alarms of another log than the one that a view is about, with its name in front."""
+    return [replace(one.of(log), sentence=f"{log}: {one.sentence}") for one in found]

@@ -1,13 +1,14 @@
 """What a file of a ceremony or a log is, and whether its signatures are right. Pure.
 
 Recognized: requests in any form (`statelog.transport`), records, leaves, checkpoints and other signed notes,
-proof files, enrollments of keys, entries of sequencers, key files. Whose signatures are right can be said
-only as far as keys are known: from the authority state where one is given, from the file itself where it
-brings them. An unknown key is no fault; a wrong signature is.
+proof files, enrollments of keys, entries of sequencers, key files, DSSE envelopes. Whose signatures
+are right can be said only as far as keys are known: from the authority state where one is given, from the
+file itself where it brings them. An unknown key is no fault; a wrong signature is.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -17,11 +18,12 @@ import orjson
 
 from statelog import canonical, ceremony, lightclient, transport
 from statelog.checkpoint import log_keys, parse_checkpoint, verify_cosignature, witness_key
-from statelog.errors import Refused, UsageError
+from statelog.dsse import Envelope, read_envelope
+from statelog.errors import Refused, UsageError, refuse
 from statelog.findings import Finding
 from statelog.genesis import proved
 from statelog.leaf import decode_leaf
-from statelog.limits import MAX_REQUEST_BYTES
+from statelog.limits import MAX_ENVELOPE_BYTES, MAX_PROOF_FILE_BYTES, MAX_REQUEST_BYTES
 from statelog.merkle import leaf_hash
 from statelog.note import NoteSignature, VerifierKey, parse_note, verify_line
 from statelog.records import DESCRIPTOR, KINDS
@@ -41,6 +43,7 @@ from statelog.wording import headline, plain, short
 
 Verdict = Literal["right", "wrong", "unknown key", "not checked"]
 
+_ENVELOPE: Final = "payloadType"  # by which an envelope is known
 KEY_FILE_SCHEMA: Final = "statelog.keyfile.v1"
 _ENROLLMENT: Final = frozenset({"key_id", "alg", "public", "issuer_id", "custody", "proof"})
 _SEQUENCER: Final = frozenset({"public", "node_id", "proof"})
@@ -89,6 +92,10 @@ class Known:
 
 def inspect(data: bytes, known: Known) -> Inspection:
     """What `data` is. Raises `UsageError` for what is no file of a log, `Refused` for a damaged one."""
+    if _is_envelopes(data):
+        return _envelopes(data, known)
+    if len(data) > MAX_PROOF_FILE_BYTES:
+        raise refuse("SL-SIZE", "the file is too large", expected=f"at most {MAX_PROOF_FILE_BYTES} bytes")
     body, _ = transport.unpacked(data)
     if body.startswith(PROOF_HEADER.encode()):
         return _proof(body, known)
@@ -100,6 +107,8 @@ def inspect(data: bytes, known: Known) -> Inspection:
         return _request(body, known)
     if schema == KEY_FILE_SCHEMA:
         return _key_file(value)
+    if _ENVELOPE in value:
+        return _envelope(value, known)
     if "schema_version" in value:
         return _record(canonical.decode(body.removesuffix(b"\n"), max_bytes=MAX_REQUEST_BYTES), known)
     if "record" in value and "sequenced_at" in value:
@@ -158,6 +167,79 @@ def _leaf(data: bytes, known: Known) -> Inspection:
     facts = (*found.facts, ("record id", found.digest), ("term", str(leaf.term)))
     digest = leaf_hash(data).hex()
     return Inspection("log entry", found.says, digest, "the leaf (RFC 6962)", facts, found.signatures)
+
+
+# --- envelopes ---
+
+
+def _is_envelopes(data: bytes) -> bool:
+    """Whether the first line of several is an envelope: what `export --dsse` writes."""
+    first, newline, rest = data[: MAX_ENVELOPE_BYTES + 1].partition(b"\n")
+    try:
+        value = orjson.loads(first)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and _ENVELOPE in value and bool(newline and rest)
+
+
+def _envelope(value: Mapping[str, Any], known: Known) -> Inspection:
+    """One envelope. Raises Refused as `read_envelope`."""
+    envelope = read_envelope(value)
+    record = {**envelope.record, "signatures": []}
+    found = _record(record, known)
+    facts = (*found.facts, ("payload type", plain(value["payloadType"])))
+    seen = _envelope_signatures(envelope, record, known)
+    return Inspection("DSSE envelope", found.says, found.digest, found.digest_of, facts, seen)
+
+
+def _envelope_signatures(envelope: Envelope, record: Mapping[str, Any], known: Known) -> tuple[Seen, ...]:
+    payload, keys = signed_bytes(record), _keys_for(record, known)
+    seen = []
+    for key_id, value in envelope.signatures:
+        public = keys.get(key_id)
+        right = public is not None and verify(public, value, payload)
+        seen.append(Seen(f"key {short(key_id)}", "unknown key" if public is None else _as_verdict(right)))
+    return tuple(seen)
+
+
+def _envelopes(data: bytes, known: Known) -> Inspection:
+    """Envelopes, one a line. Every signature is looked at; the wrong ones are listed, the others counted.
+
+    Raises Refused as `read_envelope`, its path beginning with the line.
+    """
+    kinds: Counter[str] = Counter()
+    verdicts: Counter[Verdict] = Counter()
+    wrong: list[Seen] = []
+    lines = data.removesuffix(b"\n").split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            envelope = read_envelope(_line_of(line))
+        except Refused as refusal:
+            raise Refused(refusal.finding.under(f"line {number}")) from refusal
+        record = {**envelope.record, "signatures": []}
+        kinds[KINDS[record["schema_version"]].name] += 1
+        for one in _envelope_signatures(envelope, record, known):
+            verdicts[one.verdict] += 1
+            if one.verdict == "wrong":
+                wrong.append(Seen(f"line {number}, {one.by}", "wrong"))
+    facts = (
+        *(("holds", f"{count} of {name}") for name, count in sorted(kinds.items())),
+        ("signatures", ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items())) or "none"),
+    )
+    says = f"{len(lines)} records in DSSE envelopes, one a line."
+    return Inspection("DSSE envelopes", says, sha256(data).hexdigest(), "the file", facts, tuple(wrong))
+
+
+def _line_of(line: bytes) -> Mapping[str, Any]:
+    if len(line) > MAX_ENVELOPE_BYTES:
+        raise refuse("SL-SIZE", "the line is too long", expected=f"at most {MAX_ENVELOPE_BYTES} bytes")
+    try:
+        value = orjson.loads(line)
+    except ValueError as error:
+        raise refuse("SL-SHAPE", f"not JSON: {error}"[:200]) from error
+    if not isinstance(value, dict):
+        raise refuse("SL-SHAPE", "not an envelope")
+    return value
 
 
 def _keys_for(record: Mapping[str, Any], known: Known) -> dict[str, bytes]:
@@ -307,5 +389,6 @@ def _json(data: bytes) -> dict[str, Any]:
 
 def _unknown() -> UsageError:
     return UsageError(
-        "this is no file of a ceremony or a log: no request, record, log entry, checkpoint, proof or key"
+        "this is no file of a ceremony or a log: "
+        "no request, record, log entry, checkpoint, proof, envelope or key"
     )

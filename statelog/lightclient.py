@@ -83,7 +83,8 @@ class Extra:
 @dataclass(frozen=True, slots=True)
 class Proved:
     """An entry that is shown to be final. `as_of` is the Unix second from which its head's age counts, None
-    when too few witnesses said when; `expires_at` is when the newest descriptor shown ends.
+    when too few witnesses said when; `expires_at` is when the newest descriptor shown ends. `bootstrap` when
+    a development descriptor accepted the entry.
     """
 
     origin: str
@@ -96,6 +97,7 @@ class Proved:
     signed_by: tuple[str, ...]
     as_of: int | None
     expires_at: int
+    bootstrap: bool
     more: Mapping[str, Any] | None
 
 
@@ -109,6 +111,7 @@ class Trail:
         self.state: AuthorityState
         self.state, _ = admission.admit_genesis(split_leaf(genesis).record, anchor)
         self.next_index = 1
+        self._modes = [(0, self.state.mode)]  # by the index of the descriptor that set it
 
     def show(self, index: int, leaf: bytes) -> None:
         """Judge and apply the next entry of the trail. Raises Refused with `log_index`."""
@@ -126,6 +129,14 @@ class Trail:
             raise error.at(index) from error
         self.state.apply(admitted.change, index)
         self.next_index = index + 1
+        self._modes.append((index, self.state.mode))
+
+    def bootstrap(self, index: int, leaf: Leaf) -> bool:
+        """Whether development mode accepted an entry: a descriptor counts by its own mode, what a partition's
+        log carries by the newest authority entry that it was judged by.
+        """
+        at = index if leaf.authority_size is None else max(leaf.authority_size - 1, 0)
+        return [mode for since, mode in self._modes if since <= at][-1] == "development"
 
     def step(self, step: Step, since: int) -> int:
         """Judge a step after the head of `since` entries; answers with the size of its own head."""
@@ -199,6 +210,7 @@ def check_proof(data: bytes, anchor: str, now: int) -> Proved:
         signed_by=signed_by,
         as_of=as_of,
         expires_at=expires_at,
+        bootstrap=trail.bootstrap(proof.index, leaf),
         more=extra.more,
     )
 

@@ -113,6 +113,8 @@ RESOURCE_STALL_S: Final = 10.0  # between two pieces of a body: a line that is a
 # --- ceremonies: key files, signing requests, the API's answers ---
 
 MAX_REQUEST_BYTES: Final = MAX_RECORD_BYTES + 2_048  # a record with its signatures, and a title
+MAX_ENVELOPE_BYTES: Final = 98_304  # the largest record in base64, sixteen signatures, and the names around
+MAX_ENVELOPES_BYTES: Final = 64 << 20  # one file to look at: 50,000 usual records; more are exported in parts
 MAX_TRAVELLING_BYTES: Final = 2 * MAX_REQUEST_BYTES  # a request as text for a mail, or as frames to scan
 QR_FRAME_CHARS: Final = 560  # with its head a QR code of version 15: 85 columns and 43 lines of a terminal
 MAX_QR_FRAMES: Final = 200  # the largest request, not compressible at all, and nobody scans more
@@ -166,6 +168,8 @@ HTTPS_HEAD_TIMEOUT_S: Final = 10.0  # a head fits a few packets; slower ones onl
 HTTPS_CONNECTIONS: Final = 1_000  # sockets and tasks of one process; more wait in the kernel or are told 503
 HTTPS_BACKLOG: Final = 512  # connections that wait in the kernel: a burst of clients after a restart
 HTTPS_KEEP_ALIVE_S: Final = 15  # an idle connection costs a socket
+HTTPS_DRAIN_S: Final = 30.0  # a reader that takes nothing of a full buffer in that time is gone, or holds it
+HTTPS_WASTE_BYTES: Final = 65_536  # an answer's bytes beyond what was asked: packing, and one piece too many
 HTTPS_SHUTDOWN_S: Final = 5  # waiting requests have been answered long before
 
 # --- cosignatures ---

@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from statelog.canonical import decode_unwalked, encode_trusted
@@ -23,8 +24,10 @@ from statelog.limits import MAX_LEAF_BYTES
 from statelog.merkle import CompactRange, inclusion_proof, leaf_hash, verify_inclusion
 from statelog.records.keys import bytes_of
 from statelog.signing import encode_base64
+from statelog.times import LAST_SECOND
 
 SNAPSHOT_SCHEMA: Final = "rap.fabric.log.snapshot.v1"
+_LASTING: Final = ("route_fence.", "log_snapshot.")  # their expiry limits only their way into the log
 
 Key = tuple[str, ...]
 Row = Mapping[str, Any]
@@ -42,6 +45,16 @@ class Fold(Protocol):
         ...
 
 
+class Standing(StrEnum):
+    """What a proved row is worth at a time."""
+
+    IN_FORCE = "in force"
+    NOT_YET = "not yet in force"
+    EXPIRED = "expired"
+    ENDED = "ended"  # by a revocation or a fence of the same log
+    ABSENT = "absent"
+
+
 @dataclass(frozen=True, slots=True)
 class ShownRow:
     """What is shown of one key as of `size` entries of `log`; `row` is None when there is none."""
@@ -51,6 +64,28 @@ class ShownRow:
     projection: str
     key: Key
     row: Row | None
+
+    def standing(self, at: int) -> Standing:
+        """What the row is worth at Unix second `at`, by what the snapshot says: what came after it, and what
+        another log ended, is not in it.
+
+        The times are the record's own, `issued_at` included and `expires_at` excluded, with no tolerance.
+        Raises Refused SL-PROOF for a row whose times are no times.
+        """
+        if self.row is None:
+            return Standing.ABSENT
+        issued_at, expires_at = (self._second(name) for name in ("issued_at", "expires_at"))
+        if self.row.get("ended_by"):
+            return Standing.ENDED
+        if expires_at is not None and at >= expires_at and not self.projection.startswith(_LASTING):
+            return Standing.EXPIRED
+        return Standing.NOT_YET if issued_at is not None and at < issued_at else Standing.IN_FORCE
+
+    def _second(self, name: str) -> int | None:
+        value = None if self.row is None else self.row.get(name)
+        if value is not None and not (type(value) is int and 0 <= value <= LAST_SECOND):
+            raise _refuse(f"the row's {name} is no time", str(value)[:80])
+        return value
 
 
 class RowTree:

@@ -9,7 +9,7 @@ from typing import Final
 from statelog.errors import UsageError, refuse
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST: Final = 253_402_300_799  # 9999-12-31T23:59:59Z: four digits of a year
+LAST_SECOND: Final = 253_402_300_799  # 9999-12-31T23:59:59Z: four digits of a year
 _TWO_DIGITS: Final = {f"{number:02}": number for number in range(60)}  # of minutes and seconds
 _HOURS: Final = {f"{number:02}": 3_600 * number for number in range(24)}
 
@@ -45,6 +45,6 @@ def _day(text: str) -> int | None:
 @lru_cache(maxsize=64)  # a batch of entries is sequenced in one second
 def format_time(seconds: int) -> str:
     """The record form of Unix ``seconds``, 0 … 9999-12-31.  Raises `UsageError` outside."""
-    if not 0 <= seconds <= _LAST:
+    if not 0 <= seconds <= LAST_SECOND:
         raise UsageError(f"{seconds} is not a time that a record can carry")
     return (_EPOCH + timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""Records in words, for the people who sign them: what one says, what it changes, its digest to read aloud.
+"""Records in words, for the people who sign them: what one says, and its digest to read aloud.
 
 Nothing here decides anything. Text from a record is shown with every unprintable character escaped, so that a
 name cannot move a cursor, turn the direction of writing or hide a line on a signer's screen.
@@ -6,9 +6,7 @@ name cannot move a cursor, turn the direction of writing or hide a line on a sig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -16,27 +14,6 @@ from statelog.state import RECOVERY
 
 _CONSONANTS: Final = "bdfghjklmnprstvz"
 _VOWELS: Final = "aiou"
-_LIST_KEYS: Final = ("key_id", "endpoint_id", "name", "node_id", "public")  # what tells list items apart
-_HEADER: Final = frozenset({"signatures", "schema_version", "cluster_id"})  # shown beside the differences
-_KEY_LISTS: Final = ("keys[", "witnesses.keys[", "sequencers[")  # whose proofs were verified, not read aloud
-_UNREAD: Final = frozenset({"proof", "alg"})
-_SHOWN_CHARS: Final = 160  # of one value; a longer one is cut and its hash shown instead
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One change, as text: `before` is None for what is new, `after` is None for what goes away."""
-
-    path: str
-    before: str | None
-    after: str | None
-
-    def __str__(self) -> str:
-        if self.before is None:
-            return f"+ {self.path}: {self.after}"
-        if self.after is None:
-            return f"- {self.path}: {self.before}"
-        return f"~ {self.path}: {self.before} → {self.after}"
 
 
 def digest_words(digest: bytes) -> str:
@@ -82,154 +59,11 @@ def span(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[Difference]:
-    """What `after` changes against `before`, or all that it says when there was nothing before.
-
-    Lists of objects are compared by what identifies their items, lists of words as sets; everything else
-    by value. Fields that every record of a kind repeats unchanged, and proofs, are left out; so are public
-    bytes beside their own hash. A key id in a quorum stands with the name of its issuer.
-    """
-    return list(_walk("", None if before is None else _with_names(before), _with_names(after)))
-
-
-def _with_names(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record with `<issuer> <key id>` where a quorum of a descriptor lists a key id alone."""
-    listed = record.get("keys")
-    if not isinstance(listed, list):
-        return record
-    issuers = {
-        key["key_id"]: str(key.get("issuer_id"))
-        for key in listed
-        if isinstance(key, Mapping) and isinstance(key.get("key_id"), str)
-    }
-    return {name: _named_quorum(value, issuers) for name, value in record.items()}
-
-
-def _named_quorum(value: Any, issuers: Mapping[str, str]) -> Any:
-    if not isinstance(value, Mapping) or not isinstance(value.get("key_ids"), list):
-        return value
-    named = [f"{issuers[one]} {one}" if one in issuers else one for one in value["key_ids"]]
-    return {**value, "key_ids": named}
-
-
 def headline(record: Mapping[str, Any]) -> str:
     """One sentence saying what the record does. Works on any record that passed its kind's shape check."""
     schema = str(record.get("schema_version", "?"))
     say = _HEADLINES.get(schema)
     return plain(say(record)) if say is not None else f"A record of kind {plain(schema)}."
-
-
-def _walk(path: str, before: Any, after: Any) -> Iterator[Difference]:
-    if before is None and after in ({}, []):
-        yield Difference(path, None, "empty")
-    elif isinstance(after, Mapping) and (before is None or isinstance(before, Mapping)):
-        old = before or {}
-        for name in [*after, *(gone for gone in old if gone not in after)]:
-            if path or name not in _HEADER:
-                yield from _member(f"{path}.{plain(name)}" if path else plain(name), name, old, after)
-    elif isinstance(after, list) and (before is None or isinstance(before, list)):
-        yield from _walk_list(path, before or [], after)
-    elif before is None:
-        yield Difference(path, None, _value(after))
-    elif not _same(before, after):
-        yield Difference(path, _value(before), _value(after))
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality as JSON has it: Python's own holds 1 equal to true."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return type(one) is type(other) and bool(one == other)
-
-
-def _member(
-    path: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> Iterator[Difference]:
-    if name not in after:
-        yield Difference(path, _value(before[name]), None)
-    elif name not in before:
-        yield from _walk(path, None, after[name])
-    elif before[name] is None or after[name] is None:
-        if not _same(before[name], after[name]):
-            yield Difference(path, _value(before[name]), _value(after[name]))
-    else:
-        yield from _walk(path, before[name], after[name])
-
-
-def _walk_list(path: str, before: list[Any], after: list[Any]) -> Iterator[Difference]:
-    identity = _identity(before, after)
-    if identity is None:
-        yield from _compare_plain_lists(path, before, after)
-        return
-    old, new = ({item[identity]: item for item in side} for side in (before, after))
-    for name, item in new.items():
-        place = f"{path}[{short(name) if identity in {'key_id', 'node_id'} else plain(name)}]"
-        if name not in old:
-            yield Difference(place, None, _item(item, place))
-        else:
-            yield from _walk(place, old[name], item)
-    for name, item in old.items():
-        if name not in new:
-            shown = short(name) if identity == "key_id" else plain(name)  # the item says a key id in full
-            place = f"{path}[{shown}]"
-            yield Difference(place, _item(item, place), None)
-    kept_before, kept_after = ([name for name in side if name in old and name in new] for side in (old, new))
-    if kept_before != kept_after:
-        yield Difference(f"{path} (order)", _value(kept_before), _value(kept_after))
-
-
-def _compare_plain_lists(path: str, before: list[Any], after: list[Any]) -> Iterator[Difference]:
-    words = all(isinstance(item, str) for item in before + after)
-    if words and len(set(after)) == len(after) and len(set(before)) == len(before):
-        for item in after:
-            if item not in before:
-                yield Difference(path, None, _value(item))
-        for item in before:
-            if item not in after:
-                yield Difference(path, _value(item), None)
-        kept = [item for item in after if item in before]
-        if kept != [item for item in before if item in after]:
-            yield Difference(f"{path} (order)", _value(before), _value(after))
-    elif not _same(before, after):
-        yield Difference(path, _value(before) if before else None, _value(after))
-
-
-def _identity(before: list[Any], after: list[Any]) -> str | None:
-    """The field that every item has as text, and no two of one list alike; None when there is none."""
-    items = before + after
-    if not items or not all(isinstance(item, Mapping) for item in items):
-        return None
-    for name in _LIST_KEYS:
-        if all(isinstance(item.get(name), str) for item in items) and all(
-            len({item[name] for item in side}) == len(side) for side in (before, after)
-        ):
-            return name
-    return None
-
-
-def _item(item: Mapping[str, Any], place: str = "") -> str:
-    unread = _UNREAD if place.startswith(_KEY_LISTS) else frozenset()
-    if unread and "key_id" in item:
-        unread = unread | {"public"}  # the key id is its hash, which admission has compared
-    return ", ".join(f"{plain(name)} {_value(value)}" for name, value in item.items() if name not in unread)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + _item(value) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = plain(str(value))
-    if len(text) > _SHOWN_CHARS:
-        whole = sha256(str(value).encode("utf-8", "surrogatepass")).hexdigest()
-        return f"{text[:_SHOWN_CHARS]}… ({len(text)} characters, sha256 {whole[:16]})"
-    return text
 
 
 # -- one sentence per kind --

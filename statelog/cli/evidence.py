@@ -25,9 +25,12 @@ from statelog.io.evidence_files import rollback_files, split_view_files, write_e
 from statelog.io.files import write_new
 from statelog.io.store import Store
 from statelog.times import format_time
-from statelog.wording import short
+from statelog.wording import plain, short
 
 SCHEMA = "statelog.evidence.v1"
+
+Views = list[tuple[str, KeptSplitView]]  # each with the name of its log
+Backs = list[tuple[str, KeptRollback]]
 
 
 def evidence(
@@ -49,7 +52,8 @@ def evidence(
 
     Equivocation: two rightly signed records of one subject and epoch. Split view: two signed heads that no
     single history has, with the root and the consistency proof that show it (RFC 6962). `statelog verify`
-    checks both. Rollback: a replica that had shown a final head, and then an older one.
+    checks both. Rollback: a replica that had shown a final head, and then an older one. Of all logs that the
+    store holds.
 
     Examples:
 
@@ -60,11 +64,12 @@ def evidence(
       statelog evidence --store node.db --over https://gone.example
     """
     with opened(store, root) as log_:
+        logs = [log_.store.of(name) for name in log_.store.logs()]
         if over is not None:
-            _settle(log_.store, over)
+            _settle(logs, over)
         records = list(log_.store.evidence())
-        views = log_.store.split_views()
-        backs = log_.store.rollbacks()
+        views = [(one.log, view) for one in logs for view in one.split_views()]
+        backs = [(one.log, back) for one in logs for back in one.rollbacks()]
     if out is not None:
         _export(out, records, views, backs)
     if output is Form.JSON:
@@ -76,53 +81,60 @@ def evidence(
         say("equivocation")
         print_table(
             ("subject", "epoch", "record", "seen"),
-            ((one.subject, one.epoch, short(one.record_id), format_time(one.seen_at)) for one in records),
+            (
+                (plain(one.subject), one.epoch, short(one.record_id), format_time(one.seen_at))
+                for one in records
+            ),
         )
     if views:
         say("split views")
         print_table(
-            ("size", "its root", "root in the larger", "larger size", "shown by", "seen"),
+            ("log", "size", "its root", "root in the larger", "larger size", "shown by", "seen"),
             (
                 (
+                    plain(log),
                     one.size,
                     short(one.root.hex()),
                     short(one.found.root.hex()),
                     one.larger_size,
-                    one.source,
+                    plain(one.source),
                     format_time(one.seen_at),
                 )
-                for one in views
+                for log, one in views
             ),
         )
     if backs:
         say("rollbacks")
         print_table(
-            ("shown by", "showed", "then", "seen", "back"),
+            ("log", "shown by", "showed", "then", "seen", "back"),
             (
                 (
-                    one.source,
+                    plain(log),
+                    plain(one.source),
                     one.earlier_size,
                     one.size,
                     format_time(one.seen_at),
                     "not yet" if one.over_at is None else format_time(one.over_at),
                 )
-                for one in backs
+                for log, one in backs
             ),
         )
     if out is not None:
         say(f"written to {out}")
 
 
-def _settle(store: Store, source: str) -> None:
-    if store.rollback_from(source) is None:
-        behind = ", ".join(one.source for one in store.rollbacks() if one.over_at is None)
+def _settle(logs: list[Store], source: str) -> None:
+    """A rollback of the source, in whichever logs it is behind, is over."""
+    concerned = [one for one in logs if one.rollback_from(source) is not None]
+    if not concerned:
+        under_way = (back.source for one in logs for back in one.rollbacks() if back.over_at is None)
+        behind = ", ".join(dict.fromkeys(under_way))
         raise UsageError(f"no rollback of {source} is under way; of these one is: {behind or 'none'}")
-    store.rollback_over(source, now())
+    for one in concerned:
+        one.rollback_over(source, now())
 
 
-def _document(
-    records: list[Evidence], views: list[KeptSplitView], backs: list[KeptRollback], out: Path | None
-) -> dict[str, Any]:
+def _document(records: list[Evidence], views: Views, backs: Backs, out: Path | None) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "equivocations": [
@@ -137,6 +149,7 @@ def _document(
         ],
         "split_views": [
             {
+                "log": log,
                 "size": one.size,
                 "root": one.root.hex(),
                 "note": one.found.smaller.decode("utf-8", "replace"),
@@ -147,10 +160,11 @@ def _document(
                 "source": one.source,
                 "seen_at": format_time(one.seen_at),
             }
-            for one in views
+            for log, one in views
         ],
         "rollbacks": [
             {
+                "log": log,
                 "source": one.source,
                 "size": one.size,
                 "note": one.found.later.decode("utf-8", "replace"),
@@ -159,7 +173,7 @@ def _document(
                 "seen_at": format_time(one.seen_at),
                 "over_at": None if one.over_at is None else format_time(one.over_at),
             }
-            for one in backs
+            for log, one in backs
         ],
         "folder": None if out is None else str(out),
     }
@@ -172,9 +186,7 @@ def _readable(data: bytes) -> Any:
         return data.decode("utf-8", "replace")
 
 
-def _export(
-    out: Path, records: list[Evidence], views: list[KeptSplitView], backs: list[KeptRollback]
-) -> None:
+def _export(out: Path, records: list[Evidence], views: Views, backs: Backs) -> None:
     """One file a record and a note, and for a split view the proof between its two, as bytes."""
     try:
         out.mkdir(parents=True)
@@ -185,10 +197,10 @@ def _export(
     for number, record in enumerate(records):
         # Names are made of numbers and hex: nothing that a record says becomes a path.
         write_new(out / f"record-{number:03}-{_hex(record.record_id)}.json", record.data, 0o644)
-    for number, view in enumerate(views):
+    for number, (_, view) in enumerate(views):  # a note names its log
         stem = f"split-{number:03}-{view.size}"
         write_evidence(out, split_view_files(stem, view.size, view.found))
-    for number, back in enumerate(backs):
+    for number, (_, back) in enumerate(backs):
         stem = f"rollback-{number:03}-{back.earlier_size}-{back.size}"
         write_evidence(out, rollback_files(stem, back.found))
 

@@ -21,7 +21,7 @@ from statelog.cli.common import (
 from statelog.cli.review import STDIN, CaOption, GroundOption, authority_of, read_stdin
 from statelog.inspection import Inspection, Known, inspect
 from statelog.io.files import read_bounded
-from statelog.limits import MAX_PROOF_FILE_BYTES
+from statelog.limits import MAX_ENVELOPES_BYTES
 from statelog.wording import digest_words
 
 SCHEMA = "statelog.inspect.v1"
@@ -39,7 +39,7 @@ def inspect_file(
     ] = None,
     output: OutputOption = Form.TABLE,
 ) -> None:
-    """Show what a file is: request, record, log entry, checkpoint, proof, enrollment or key file.
+    """Show what a file is: request, record, log entry, checkpoint, proof, envelope, enrollment or key file.
 
     With --store its signatures are checked by the keys in force there, a proof by the anchor.
 
@@ -54,9 +54,9 @@ def inspect_file(
       statelog inspect alice.enroll.json --cluster-id farm.abc… -o json
     """
     if str(file) == STDIN:
-        data = read_stdin(MAX_PROOF_FILE_BYTES)
+        data = read_stdin(MAX_ENVELOPES_BYTES)
     else:
-        data = read_bounded(file, MAX_PROOF_FILE_BYTES, "SL-SIZE")
+        data = read_bounded(file, MAX_ENVELOPES_BYTES, "SL-SIZE")
     state = None if store is None else authority_of(store, root, ca)
     anchor = state.anchor if state is not None else anchor_of(root) if root is not None else None
     found = inspect(data, Known(now(), state, anchor, cluster))
@@ -95,8 +95,16 @@ def _document(file: Path, found: Inspection) -> dict[str, object]:
         "digest": found.digest,
         "digest_of": found.digest_of,
         "in_words": digest_words(bytes.fromhex(found.digest)),
-        "facts": dict(found.facts),
+        "facts": _facts(found),
         "signatures": [{"by": one.by, "verdict": one.verdict} for one in found.signatures],
         "sound": found.sound,
         "findings": [{"code": one.code, "sentence": str(one)} for one in found.wrong],
     }
+
+
+def _facts(found: Inspection) -> dict[str, str]:
+    """By name; what has one name several times stands in one text."""
+    facts: dict[str, str] = {}
+    for name, value in found.facts:
+        facts[name] = f"{facts[name]}, {value}" if name in facts else value
+    return facts

@@ -22,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="Make, list and show keys.")
 
 KEY_SCHEMA = "statelog.key.v1"
 KEYS_SCHEMA = "statelog.keys.v1"
+ENROLL_SCHEMA = "statelog.enroll.v1"
 
 
 def ask_passphrase(question: str) -> str:
@@ -141,6 +142,7 @@ def enroll(
     issuer: Annotated[str, typer.Option(help="The issuer; the key's own by default.")] = "",
     custody: Annotated[str, typer.Option(help="How the key is kept; the key's own by default.")] = "",
     name: Annotated[str, typer.Option(help="A witness's name in its signature lines.")] = "",
+    output: OutputOption = Form.TABLE,
 ) -> None:
     """Write the public entry of a key with its proof of possession, for a descriptor or members record.
 
@@ -161,6 +163,9 @@ def enroll(
         raise UsageError(f"how is {signer.info.name} kept? give --custody, one of {', '.join(CUSTODIES)}")
     entry = key_entry(signer, cluster, holder, kept, name=name or None)
     write_new(out, orjson.dumps(entry, option=orjson.OPT_INDENT_2) + b"\n", 0o644)
+    if output is Form.JSON:
+        print_json({"schema": ENROLL_SCHEMA, "file": str(out), "cluster_id": cluster, "entry": entry})
+        return
     say(f"{out}: key {signer.info.key_id} of {holder}, proved for {cluster}")
 
 

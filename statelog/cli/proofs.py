@@ -63,19 +63,32 @@ def prove(
     with opened(store, root, log=log) as log_:
         where, index = _place(log_, which)
         data = prove_entry(where, log_.anchor, index, now())
+        proved = check(data, log_.anchor, now())
         path = out or Path(f"{where.log}-{index}.tlog-proof")
         write_replacing(path, data)
-    report(path, data, where.log, index, output)
+    report(path, data, proved, proved.bootstrap, output)
 
 
-def report(path: Path, data: bytes, log: str, index: int, output: Form) -> None:
+def report(path: Path, data: bytes, proved: Proved, bootstrap: bool, output: Form) -> None:
     """Say which proof was written."""
     if output is Form.JSON:
-        print_json(
-            {"schema": PROVE_SCHEMA, "file": str(path), "bytes": len(data), "log": log, "log_index": index}
-        )
+        document = {
+            "schema": PROVE_SCHEMA,
+            "file": str(path),
+            "bytes": len(data),
+            "log": proved.log,
+            "log_index": proved.index,
+            "bootstrap": bootstrap,
+        }
+        print_json(document)
         return
-    say(f"{path}: entry {index} of the log {log}, {len(data)} bytes")
+    say(f"{path}: entry {proved.index} of the log {proved.log}, {len(data)} bytes")
+    say(*bootstrap_lines(bootstrap))
+
+
+def bootstrap_lines(bootstrap: bool) -> list[str]:
+    """The mark of what development mode accepted, which a reader must not miss."""
+    return ["bootstrap  development mode accepted it; a production node refuses it"] if bootstrap else []
 
 
 def check_proof(
@@ -127,6 +140,7 @@ def document(proved: Proved) -> dict[str, Any]:
         "size": proved.size,
         "root": proved.root.hex(),
         "cosigned_by": list(proved.signed_by),
+        "bootstrap": proved.bootstrap,
         "as_of": None if proved.as_of is None else format_time(proved.as_of),
         "good_until": format_time(proved.expires_at),
     }
@@ -136,6 +150,7 @@ def lines(proved: Proved, at: int) -> list[str]:
     """What is proved, for people."""
     age = "at an unknown time" if proved.as_of is None else f"{span(max(0, at - proved.as_of))} ago"
     return [
+        *bootstrap_lines(proved.bootstrap),
         f"proved     entry {proved.index} of {proved.origin}, final",
         f"record id  {proved.record_id}",
         f"says       {headline(proved.leaf.record)}",

@@ -24,7 +24,7 @@ from statelog.cli.common import (
     say,
 )
 from statelog.cli.opened import opened
-from statelog.cli.review import request_document
+from statelog.cli.review import Review, request_document
 from statelog.cli.templates import TEMPLATES, Template
 from statelog.cli.templates.common import NOTHING, Current, Fields, parse_duration, read_json
 from statelog.errors import UsageError
@@ -138,7 +138,7 @@ def _propose(  # the common options, as they come
     path = out or Path(_file_name(request))
     write_new(path, ceremony.encode_request(request), 0o644)
     if output is Form.JSON:
-        print_json(request_document(request, path, progress))
+        print_json(request_document(request, path, progress, Review(request, state, None).bootstrap))
         return
     say(
         wording.headline(request.record),

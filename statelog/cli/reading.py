@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import orjson
@@ -211,6 +211,22 @@ def lines_of(log_: Opened) -> Iterator[Line]:
         # The next entry is the first that a descriptor's mode judges.
         if leaf is not None and leaf.record.get("schema_version") == _DESCRIPTOR:
             development = leaf.record.get("mode") == "development"
+
+
+def bootstrap_ids(log_: Opened) -> frozenset[str]:
+    """Ids of all records that development mode accepted, in every log of the store.
+
+    Reads no more than the descriptors of a cluster that never was in development.
+    """
+    if "development" not in _modes(log_).values():
+        return frozenset()
+    found: set[str] = set()
+    for name in log_.store.logs():
+        store = log_.store.of(name)
+        if (head := store.head()) is not None:
+            here = replace(log_, store=store, head=head)
+            found |= {line.stored.record_id for line in lines_of(here) if line.bootstrap}
+    return frozenset(found)
 
 
 def _modes(log_: Opened) -> dict[int, str]:

@@ -18,6 +18,7 @@ from statelog.cli.common import (
     say,
 )
 from statelog.cli.opened import Opened, opened
+from statelog.cli.reading import bootstrap_ids
 from statelog.cli.templates.common import parse_duration
 from statelog.renewal import Due, renewals
 from statelog.state import AuthorityState
@@ -47,18 +48,19 @@ def needs_renewal(
     within_s, at = parse_duration(within), now()
     with opened(store, root) as log_:
         found = [one for one in renewals(_states(log_), at, within_s) if kind in (None, one.kind)]
+        marked = bootstrap_ids(log_) if found else frozenset()
     if output is Form.JSON:
         print_json(
             {
                 "schema": SCHEMA,
                 "at": format_time(at),
                 "within_s": within_s,
-                "due": [_as_json(one) for one in found],
+                "due": [{**_as_json(one), "bootstrap": one.record_id in marked} for one in found],
             }
         )
     elif found:
         print_table(
-            ("kind", "subject", "epoch", "expires", "", "record"),
+            ("kind", "subject", "epoch", "expires", "", "record", ""),
             (
                 (
                     one.kind,
@@ -67,6 +69,7 @@ def needs_renewal(
                     format_time(one.expires_at),
                     _left(one, at),
                     short(one.record_id),
+                    "bootstrap" if one.record_id in marked else "",
                 )
                 for one in found
             ),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from statelog import ceremony, wording
-from statelog.ceremony import Request
+from statelog.ceremony import Progress, Request
 from statelog.cli.common import Form, OutputOption, RootOption, note, print_json, say
 from statelog.cli.keys import ask_passphrase
 from statelog.cli.review import (
@@ -29,6 +29,8 @@ from statelog.io.held import HeldKey
 from statelog.io.signers import SOURCES, load_signer
 
 DIFF_SCHEMA = "statelog.diff.v1"
+SIGN_SCHEMA = "statelog.sign.v1"
+MERGE_SCHEMA = "statelog.merge.v1"
 
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Without a store: what the record says is all that is shown.")
@@ -56,7 +58,7 @@ def diff(
     if output is Form.TABLE:
         say(*review.lines())
         return
-    document = request_document(shown, request, review.progress())
+    document = request_document(shown, request, review.progress(), review.bootstrap)
     print_json(
         {
             **document,
@@ -85,8 +87,11 @@ def sign(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write here instead of into the request.")] = None,
     qr: Annotated[bool, typer.Option("--qr", help="Show the signed request as QR codes too.")] = False,
+    output: OutputOption = Form.TABLE,
 ) -> None:
     """Show what a request changes and sign exactly that.
+
+    -o json is for programs, which read no review: it needs the --digest that was agreed to.
 
     Examples:
 
@@ -96,20 +101,30 @@ def sign(
 
       statelog sign move.sigreq --key file:alice.key --offline --digest 3f9a…
     """
+    if output is Form.JSON and (digest is None or qr):
+        raise UsageError("-o json asks nothing and shows no codes: give --digest, and leave out --qr")
     shown, form = read_form(request)
     if form != "file" and out is None:
         raise UsageError("this request came as text; give --out for the signed one")
     review = reviewed(shown, store, root, ca, offline=offline)
-    say(*review.lines())
+    if output is Form.TABLE:
+        say(*review.lines())
     _agree(shown, digest)
-    signed = shown
+    signed, done = shown, []
     for source in key:
         signer = load_signer(source, ask=ask_passphrase)
         issuer, role = _capacity(review, signer)
         signed = ceremony.attach(signed, signer, issuer, role)
-        say(f"signed     as {issuer}, {role}, key {signer.info.key_id}")
+        done.append({"issuer_id": issuer, "role": role, "key_id": signer.info.key_id})
+        if output is Form.TABLE:
+            say(f"signed     as {issuer}, {role}, key {signer.info.key_id}")
     merged = signed if str(request) == STDIN else _onto_file(request, shown, signed)
     write_replacing(out or request, ceremony.encode_request(merged))
+    if output is Form.JSON:
+        progress = review.progress(merged)
+        document = request_document(merged, out or request, progress, review.bootstrap)
+        print_json({**document, "schema": SIGN_SCHEMA, "signed": done})
+        return
     say(
         *(f"quorum     {line}" for line in review.progress(merged).quorums),
         f"written    {out or request}",
@@ -124,6 +139,7 @@ def merge(
     store: GroundOption = None,
     root: RootOption = None,
     ca: CaOption = None,
+    output: OutputOption = Form.TABLE,
 ) -> None:
     """Put the signatures of several copies of one request together.
 
@@ -137,16 +153,38 @@ def merge(
     if store is None:
         merged = ceremony.merge(copies)
         write_new(out, ceremony.encode_request(merged), 0o644)
+        if output is Form.JSON:
+            _print_merged(merged, out, None, [])
+            return
         say(f"written    {out}: {len(merged.signatures)} signature(s), not checked: give --store for that")
         return
     review = reviewed(copies[0], store, root, ca)
+    left_out = []
     for position, copy in enumerate(copies):
         for key_id in review.progress(copy).wrong:
             note(f"{requests[position]}: the signature of {key_id} does not count and is left out")
+            left_out.append({"file": str(requests[position]), "key_id": key_id})
         copies[position] = ceremony.without(copy, review.progress(copy).wrong)
     merged = ceremony.merge(copies)
     write_new(out, ceremony.encode_request(merged), 0o644)
+    if output is Form.JSON:
+        _print_merged(merged, out, review, left_out)
+        return
     say(*(f"quorum     {line}" for line in review.progress(merged).quorums), f"written    {out}")
+
+
+def _print_merged(merged: Request, out: Path, review: Review | None, left_out: list[dict[str, str]]) -> None:
+    """What `merge` wrote; without a store nothing is known of quorums, and `checked` is false."""
+    progress = Progress((), ()) if review is None else review.progress(merged)
+    document = {
+        **request_document(merged, out, progress, None if review is None else review.bootstrap),
+        "schema": MERGE_SCHEMA,
+        "checked": review is not None,
+        "complete": review is not None and progress.complete,
+        "signatures": [one["key_id"] for one in merged.signatures],
+        "left_out": left_out,
+    }
+    print_json(document)
 
 
 def request_status(path: Path, store: str | None, root: str | None, ca: Path | None, output: Form) -> None:
@@ -155,9 +193,10 @@ def request_status(path: Path, store: str | None, root: str | None, ca: Path | N
     review = reviewed(request, store, root, ca)
     progress = review.progress()
     if output is Form.JSON:
-        print_json(request_document(request, path, progress))
+        print_json(request_document(request, path, progress, review.bootstrap))
         return
     say(wording.headline(request.record), f"record id  {request.record_id}")
+    say(*review.bootstrap_lines())
     say(*(f"quorum     {line}" for line in progress.quorums))
     say(*(f"wrong      the signature of {key_id} does not count" for key_id in progress.wrong))
     if progress.complete:

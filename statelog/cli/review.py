@@ -17,12 +17,14 @@ from statelog.audit import audit
 from statelog.ceremony import Progress, Request
 from statelog.cli.common import anchor_of, in_words, now
 from statelog.cli.opened import opened
+from statelog.differences import Difference, differences
 from statelog.errors import Refused, UsageError, refuse
 from statelog.io.files import read_bounded
 from statelog.io.resources import is_address
 from statelog.io.sources import open_tiles
 from statelog.limits import MAX_TRAVELLING_BYTES
 from statelog.quorum import KeySet
+from statelog.records import DESCRIPTOR
 from statelog.replay import Replay
 from statelog.risks import Risk, risks
 from statelog.state import AuthorityState
@@ -70,9 +72,20 @@ class Review:
         installed = self.state.key_sets.values() if self.state is not None else ()
         return ceremony.progress(request or self.request, self.sets, installed)
 
-    def differences(self) -> list[wording.Difference]:
-        """Every difference against the record in force, in words."""
-        return wording.differences(self.before, self.request.record)
+    @property
+    def bootstrap(self) -> bool | None:
+        """Whether development mode would accept it; None when nothing is known of the mode."""
+        if self.request.kind is DESCRIPTOR and (self.state is None or self.state.mode == "development"):
+            return bool(self.request.record["mode"] == "development")
+        return None if self.state is None else self.state.mode == "development"
+
+    def bootstrap_lines(self) -> list[str]:
+        """The mark of what development mode accepts, for people."""
+        return ["bootstrap  development mode accepts it; a production node refuses it"] * bool(self.bootstrap)
+
+    def differences(self) -> list[Difference]:
+        """Every difference against the record in force, leaf by leaf."""
+        return differences(self.before, self.request.record)
 
     def warnings(self) -> list[str]:
         """What a signer should think about twice."""
@@ -92,6 +105,7 @@ class Review:
             f"title      {wording.plain(self.request.title)}  (not signed)",
             f"valid      {record['issued_at']} until {record['expires_at']}",
         ]
+        lines += self.bootstrap_lines()
         if self.state is None and not self.request.is_genesis:
             lines.append("changes    not known: no store was given, so this is all that the record says")
         elif self.before is None:
@@ -105,8 +119,10 @@ class Review:
         return [*lines, f"digest     {self.request.record_id}", *in_words(self.request.record_id)]
 
 
-def request_document(request: Request, path: Path, progress: Progress) -> dict[str, Any]:
-    """A request as JSON, schema `statelog.request.v1`."""
+def request_document(
+    request: Request, path: Path, progress: Progress, bootstrap: bool | None
+) -> dict[str, Any]:
+    """A request as JSON, schema `statelog.request.v1`; `bootstrap` is None where the mode is not known."""
     return {
         "schema": REQUEST_SCHEMA,
         "file": str(path),
@@ -114,6 +130,7 @@ def request_document(request: Request, path: Path, progress: Progress) -> dict[s
         "record_id": request.record_id,
         "headline": wording.headline(request.record),
         "complete": progress.complete,
+        "bootstrap": bootstrap,
         "quorums": [asdict(line) for line in progress.quorums],
         "wrong_signatures": list(progress.wrong),
         "record": dict(request.record),

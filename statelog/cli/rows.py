@@ -9,6 +9,7 @@ import orjson
 import typer
 
 from statelog.cli.common import (
+    EXIT_FINDINGS,
     AnchorOption,
     Form,
     LogOption,
@@ -25,6 +26,7 @@ from statelog.cli.proofs import (
     AtOption,
     OutOption,
     at_or_now,
+    bootstrap_lines,
     document,
     lines,
     read_proof,
@@ -32,8 +34,11 @@ from statelog.cli.proofs import (
 )
 from statelog.io.files import write_replacing
 from statelog.io.snapshots import prove_row as prove
-from statelog.lightclient import check_proof
+from statelog.lightclient import Proved, check_proof
+from statelog.rowproofs import ShownRow, Standing
 from statelog.rowproofs import check_row as check
+from statelog.times import format_time
+from statelog.wording import plain, span
 
 SCHEMA = "statelog.check-row.v1"
 
@@ -59,8 +64,8 @@ def prove_row(
         data = prove(log_.store, log_.anchor, projection, tuple(key), now())
         path = out or Path(f"{projection}.tlog-proof")
         write_replacing(path, data)
-        index = check_proof(data, log_.anchor, now()).index
-    report(path, data, log_.store.log, index, output)
+        proved = check_proof(data, log_.anchor, now())
+    report(path, data, proved, _bootstrap(proved, check(proved)), output)
 
 
 def check_row(
@@ -71,14 +76,17 @@ def check_row(
 ) -> None:
     """Check the proof of a row with the anchor alone: no store, no network, no replay.
 
-    Exit: 0 the row is proved, or proved to be absent; 1 refused, 2 usage.
+    Exit: 0 the row is proved and in force at the time of the check, or proved to be absent; 1 refused, or
+    proved and expired, ended or not yet in force; 2 usage.
 
     Examples:
 
       statelog check-row lease.tlog-proof --root anchor
     """
-    proved = check_proof(read_proof(file), anchor_of(root), at_or_now(at))
+    when = at_or_now(at)
+    proved = check_proof(read_proof(file), anchor_of(root), when)
     shown = check(proved)
+    standing = shown.standing(when)
     if output is Form.JSON:
         print_json(
             {
@@ -87,16 +95,47 @@ def check_row(
                 "snapshot_size": shown.size,
                 "rows": shown.projection,
                 "key": list(shown.key),
+                "bootstrap": _bootstrap(proved, shown),
+                "at": format_time(when),
+                "standing": standing,
                 "present": shown.row is not None,
                 "row": shown.row,
             }
         )
-        return
-    row = (
-        "there is none" if shown.row is None else orjson.dumps(shown.row, option=orjson.OPT_INDENT_2).decode()
-    )
+    else:
+        _print(proved, shown, standing, when)
+    if standing not in (Standing.IN_FORCE, Standing.ABSENT):
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def _print(proved: Proved, shown: ShownRow, standing: Standing, when: int) -> None:
+    if shown.row is None:
+        row = "there is none"
+    else:
+        row = orjson.dumps(shown.row, option=orjson.OPT_INDENT_2).decode()
+    key = " ".join(plain(part) for part in shown.key)
+    marked = [] if proved.bootstrap else bootstrap_lines(_bootstrap(proved, shown))
     say(
-        *lines(proved, at_or_now(at)),
-        f"row        {' '.join(shown.key)} of {shown.projection}, as of {shown.size} entries",
+        *lines(proved, when),
+        *marked,
+        f"row        {key} of {plain(shown.projection)}, as of {shown.size} entries",
+        f"standing   {_worth(shown, standing, when)}",
         row,
     )
+
+
+def _worth(shown: ShownRow, standing: Standing, when: int) -> str:
+    row = shown.row or {}
+    at = f"at {format_time(when)}"
+    if standing is Standing.ENDED:
+        return f"ENDED by {plain(str(row['ended_by']))}"
+    if standing is Standing.EXPIRED:
+        return f"EXPIRED {span(when - row['expires_at'])} before {format_time(when)}"
+    if standing is Standing.NOT_YET:
+        return f"NOT YET in force {at}, from {format_time(row['issued_at'])} on"
+    return f"{standing} {at}"
+
+
+def _bootstrap(proved: Proved, shown: ShownRow) -> bool:
+    """Whether development mode accepted the snapshot, or the record that wrote the row."""
+    return proved.bootstrap or (shown.row or {}).get("bootstrap") is True

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from statelog.alarms import alarms, is_stale
+from statelog.alarms import alarms, is_stale, of_log
 from statelog.checkpoint import parse_signed_checkpoint
 from statelog.cli.common import (
     EXIT_FINDINGS,
@@ -26,6 +26,7 @@ from statelog.cli.requests import request_status
 from statelog.finality import final_cosignatures, freshness
 from statelog.io.comparing import Relation, compare_log
 from statelog.io.sources import open_tiles
+from statelog.io.store import Store
 from statelog.limits import MAX_BATCH_RECORDS
 from statelog.state import AUTHORITY_LOG, PendingRecovery, Term, WitnessSet
 from statelog.times import format_time
@@ -123,7 +124,8 @@ def _print(facts: dict[str, Any], compare: str | None) -> None:
         held = (
             f"size {other['size']}, final up to {other['final_size']}" if other["held"] else "not held here"
         )
-        say(f"beside it  {other['log']}: {held}, term {other['term']}")
+        old = "" if other["checkpoint_age_s"] is None else f", age {other['checkpoint_age_s']} s"
+        say(f"beside it  {other['log']}: {held}, term {other['term']}{old}")
     if compare is not None:
         say(f"compared   {compare} shows {_SAID[facts['compared']]}")
 
@@ -131,15 +133,23 @@ def _print(facts: dict[str, Any], compare: str | None) -> None:
 def _facts(log_: Opened) -> dict[str, Any]:
     state, head = log_.replay(verify_signatures=False).state, log_.head
     cosigned = log_.store.cosignatures(head.final_size)
-    fresh_at, at = _fresh_at(log_, state.witnesses), now()
+    fresh_at, at = _fresh_at(log_.store, head.final_size, state.witnesses), now()
     kept = log_.store.evidence_counts()
-    found = alarms(
-        final_size=head.final_size,
-        fresh_at=fresh_at,
-        max_age_s=state.descriptor.max_checkpoint_age_s,
-        now=at,
-        **kept._asdict(),
-    )
+    allowed = state.descriptor.max_checkpoint_age_s
+    found = alarms(final_size=head.final_size, fresh_at=fresh_at, max_age_s=allowed, now=at, **kept._asdict())
+    beside = _beside(log_, state.terms, state.witnesses, at)
+    for other in beside:
+        if other["final_size"]:  # an empty log has no head to grow old
+            counts = log_.store.of(other["log"]).evidence_counts()
+            told = alarms(
+                final_size=other["final_size"],
+                fresh_at=other["fresh_at"],
+                max_age_s=allowed,
+                now=at,
+                split_views=counts.split_views,
+                rollbacks=counts.rollbacks,
+            )
+            found += of_log(told, other["log"])
     return {
         "cluster_id": state.cluster_id,
         "origin": head.origin,
@@ -154,14 +164,14 @@ def _facts(log_: Opened) -> dict[str, Any]:
         "term": head.term,
         "cosigned_by": [one.name for one in cosigned],
         "checkpoint_age_s": None if fresh_at is None else max(0, at - fresh_at),
-        "max_checkpoint_age_s": state.descriptor.max_checkpoint_age_s,
-        "stale": is_stale(fresh_at, state.descriptor.max_checkpoint_age_s, at),
+        "max_checkpoint_age_s": allowed,
+        "stale": is_stale(fresh_at, allowed, at),
         **kept._asdict(),
         "alarms": [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found],
         "descriptor_epoch": state.descriptor.epoch,
         "descriptor_expires_at": format_time(state.descriptor.expires_at),
         "recovery": _recovery(state.recovery),
-        "logs": _beside(log_, state.terms),
+        "logs": [{name: value for name, value in other.items() if name != "fresh_at"} for other in beside],
         "outbox": len(log_.store.outbox_pending(MAX_BATCH_RECORDS)),
     }
 
@@ -186,27 +196,31 @@ def _under_way(recovery: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _beside(log_: Opened, terms: Mapping[str, Term]) -> list[dict[str, Any]]:
+def _beside(log_: Opened, terms: Mapping[str, Term], witnesses: WitnessSet, now: int) -> list[dict[str, Any]]:
     """The other logs of the cluster: those that terms have opened, held in this store or not."""
     found = []
     for name in sorted(set(terms) - {log_.store.log}, key=lambda name: (name != AUTHORITY_LOG, name)):
-        head = log_.store.of(name).head()
+        store = log_.store.of(name)
+        head = store.head()
         sizes = (0, 0) if head is None else (head.size, head.final_size)
+        fresh_at = _fresh_at(store, sizes[1], witnesses)
         found.append(
             {
                 "log": name,
                 "held": head is not None,
                 "size": sizes[0],
                 "final_size": sizes[1],
+                "fresh_at": fresh_at,
+                "checkpoint_age_s": None if fresh_at is None else max(0, now - fresh_at),
                 "term": terms[name].term,
             }
         )
     return found
 
 
-def _fresh_at(log_: Opened, witnesses: WitnessSet) -> int | None:
-    """Since when the final head counts as fresh: f liars cannot make it look so."""
-    note = log_.store.checkpoint(log_.head.final_size) if log_.head.final_size else None
+def _fresh_at(store: Store, final_size: int, witnesses: WitnessSet) -> int | None:
+    """Since when the final head of a log counts as fresh: f liars cannot make it look so."""
+    note = store.checkpoint(final_size) if final_size else None
     if note is None:
         return None
     return freshness(final_cosignatures(parse_signed_checkpoint(note)[1], witnesses), witnesses.faulty)

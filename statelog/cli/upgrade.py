@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from statelog.cli.common import StoreOption, say, store_url
+from statelog.cli.common import Form, OutputOption, StoreOption, print_json, say, store_url
 from statelog.errors import UsageError
 from statelog.io.database import database_path
 from statelog.io.database import upgrade as upgrade_schema
 
+SCHEMA = "statelog.upgrade.v1"
 
-def upgrade(store: StoreOption = None) -> None:
+
+def upgrade(store: StoreOption = None, output: OutputOption = Form.TABLE) -> None:
     """Bring a store's tables up to date, in one transaction. The log itself never changes.
 
     Example:
@@ -20,4 +22,7 @@ def upgrade(store: StoreOption = None) -> None:
     if path is not None and not path.is_file():
         raise UsageError(f"there is no store at {path}; `statelog init` makes one")
     upgrade_schema(url)
+    if output is Form.JSON:
+        print_json({"schema": SCHEMA, "store": url})
+        return
     say(f"{url} has the newest schema")

@@ -1,8 +1,9 @@
 """Bounded HTTPS exchanges: verified TLS, no redirects, limits on an answer's bytes and its whole duration.
 
 The other side may be hostile. httpx limits the wait for each piece of an answer; a server that drips sends
-one byte at a time, so here the clock runs from the first packet to the last byte, headers included. A small
-gzip body may stand for a huge one, so it is unpacked only as far as there is room.
+one byte at a time, so here the clock runs from the first packet to the last byte, with the upload and all
+headers. Answers are read in pieces. A small gzip body may stand for a huge one, so it is unpacked only as far
+as there is room; a huge one may stand for nothing, so what arrives is counted too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Self
 import httpx
 
 from statelog.errors import SourceUnreadable, UsageError
-from statelog.limits import HTTPS_CONNECT_S, HTTPS_IDLE_S
+from statelog.limits import HTTPS_CONNECT_S, HTTPS_IDLE_S, HTTPS_WASTE_BYTES
 
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
@@ -106,19 +107,13 @@ class HttpsSite:
         coding = answer.headers.get("content-encoding", "identity").strip().lower()
         if coding not in self._codings:
             raise SourceUnreadable(f"{url} is encoded as {coding[:40]!r}, which was not asked for")
-        unpack = zlib.decompressobj(_GZIP_WINDOW) if coding == "gzip" else None
-        body = bytearray()
+        pieces = _InPieces(max_bytes, gzip=coding == "gzip")
         async for chunk in answer.aiter_raw():
-            room = max_bytes + 1 - len(body)
-            try:
-                body += chunk[:room] if unpack is None else unpack.decompress(chunk, room)
-            except zlib.error as error:
-                raise SourceUnreadable(f"{url} is not the gzip that it says it is") from error
-            if len(body) > max_bytes:
-                raise SourceUnreadable(f"{url} answered more than {max_bytes} bytes")
-        if unpack is not None and not unpack.eof:
-            raise SourceUnreadable(f"{url} ends in the middle of its gzip")
-        return bytes(body)
+            if pieces.fault(chunk):
+                break  # and raised from outside, so that no traceback keeps half an answer
+        if fault := pieces.fault():
+            raise SourceUnreadable(f"{url} {fault}")
+        return bytes(pieces.body)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -131,6 +126,40 @@ class HttpsSite:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+class _InPieces:
+    """A body of at most `max_bytes`, unpacked piece by piece."""
+
+    def __init__(self, max_bytes: int, *, gzip: bool) -> None:
+        self.body = bytearray()
+        self._max_bytes = max_bytes
+        self._unpack = zlib.decompressobj(_GZIP_WINDOW) if gzip else None
+        self._arrived = 0
+        self._fault = ""
+
+    def fault(self, chunk: bytes | None = None) -> str:
+        """What is wrong with the body so far and this piece of it, or without one with the whole; "" if
+        nothing.
+        """
+        if chunk is not None:
+            self._fault = self._fault or self._add(chunk)
+        elif not self._fault and self._unpack is not None and not self._unpack.eof:
+            self._fault = "ends in the middle of its gzip"
+        return self._fault
+
+    def _add(self, chunk: bytes) -> str:
+        room = self._max_bytes + 1 - len(self.body)
+        self._arrived += len(chunk)
+        try:
+            self.body += chunk[:room] if self._unpack is None else self._unpack.decompress(chunk, room)
+        except zlib.error:
+            return "is not the gzip that it says it is"
+        if len(self.body) > self._max_bytes or self._arrived > self._max_bytes + HTTPS_WASTE_BYTES:
+            return f"answered more than {self._max_bytes} bytes"
+        if self._unpack is not None and self._unpack.unused_data:
+            return "goes on after its gzip"
+        return ""
 
 
 class Waiting:

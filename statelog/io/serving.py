@@ -22,9 +22,12 @@ from statelog.errors import UsageError
 
 
 class PatientProtocol(H11Protocol):
-    """Hangs up on a client that has not finished its request's head in time; uvicorn alone waits for ever."""
+    """Hangs up on a client that does not finish its request's head in time, or take its answer;
+    uvicorn alone waits for ever.
+    """
 
     _head_timer: TimerHandle | None = None
+    _drain_timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         """The connection is up, and the clock runs."""
@@ -42,7 +45,19 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._stop_clock()
+        self._stop_drain_clock()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The buffer is full; the clock runs until the client has taken most of it."""
+        super().pause_writing()
+        self._stop_drain_clock()
+        self._drain_timer = self.loop.call_later(limits.HTTPS_DRAIN_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._stop_drain_clock()
+        super().resume_writing()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(limits.HTTPS_HEAD_TIMEOUT_S, self._hang_up)
@@ -51,6 +66,11 @@ class PatientProtocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_drain_clock(self) -> None:
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+            self._drain_timer = None
 
     def _hang_up(self) -> None:
         self._head_timer = None

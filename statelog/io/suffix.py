@@ -1,6 +1,6 @@
 """Forgetting what a dead sequencer appended alone: the end of a stored log that was never final.
 
-A new term may start below it, and the log then goes on differently (docs/records.md, "Terms"). Nothing final
+A new term may start below it, and the log then goes on differently (docs/records/, "The log"). Nothing final
 is ever forgotten.
 """
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from statelog.audit_logs import audit_logs
+from statelog.io.evidence import KeptRollback
+from statelog.rollback import Rollback
 from statelog.tilelog import tile_logs
 from statelog.tiles import encode_sizes, history_path, tiles_between
 from tests.control_api.replica import WITNESSES, Replica, get, play, post
@@ -169,5 +171,70 @@ def test_a_lease_shows_what_another_log_ended(replica: Replica) -> None:
             replica.finalize()
             (row,) = (await get(client, "/v1/leases")).json()["rows"]
             assert row["ended_by"] == fence.record_id
+
+    play(main)
+
+
+def test_a_change_in_a_partitions_log_changes_every_tag(replica: Replica) -> None:
+    opened(replica, "sequencer-1")
+
+    async def main() -> None:
+        async with replica.api() as client:
+            await post(client, lease(replica), prefer="respond-async")
+            replica.finalize(LOG)
+            first = await get(client, "/v1/leases")
+            tag = first.headers["etag"]
+            assert (await get(client, "/v1/leases", if_none_match=tag)).status_code == 304
+            await post(client, lease(replica, "eu-1/b"), prefer="respond-async")
+            replica.finalize(LOG)
+            second = await get(client, "/v1/leases", if_none_match=tag)
+            assert second.status_code == 200
+            assert [row["route_id"] for row in second.json()["rows"]] == ["eu-1/a", "eu-1/b"]
+            again = await get(client, "/v1/leases", if_none_match=second.headers["etag"])
+            assert again.status_code == 304
+
+    play(main)
+
+
+def test_a_partitions_log_that_grows_old_is_an_alarm(replica: Replica) -> None:
+    opened(replica, "sequencer-1")
+
+    async def alarms() -> list[tuple[str, str]]:
+        async with replica.api() as client:
+            found = (await get(client, "/v1/status")).json()["alarms"]
+            return [(one["code"], one["sentence"].partition(":")[0]) for one in found]
+
+    async def main() -> None:
+        async with replica.api() as client:
+            await post(client, lease(replica), prefer="respond-async")
+        replica.clock.now += 601
+        replica.cosign()
+        assert await alarms() == []  # nothing of it is final: there is no head to grow old
+        replica.finalize(LOG)
+        assert await alarms() == []
+        replica.clock.now += 601
+        replica.cosign()
+        assert await alarms() == [("SL-FRESHNESS", LOG)]
+        replica.cosign(log=LOG)
+        assert await alarms() == []
+
+    play(main)
+
+
+def test_evidence_about_a_partitions_log_is_told(replica: Replica) -> None:
+    opened(replica, "sequencer-1")
+
+    async def main() -> None:
+        async with replica.api() as client:
+            for route in ("eu-1/a", "eu-1/b"):
+                await post(client, lease(replica, route), prefer="respond-async")
+            replica.finalize(LOG)
+            held = replica.store.of(LOG)
+            later, earlier = (held.checkpoint(size) or b"" for size in (1, 2))
+            held.rollback_keep(KeptRollback("peer", 1, 2, Rollback(earlier, later), replica.cluster.now))
+            (alarm,) = (await get(client, "/v1/status")).json()["alarms"]
+            assert (alarm["code"], alarm["sentence"].startswith(f"{LOG}: ")) == ("SL-ROLLBACK", True)
+            (back,) = (await get(client, "/v1/evidence")).json()["rollbacks"]
+            assert (back["log"], back["note"].encode(), back["over_at"]) == (LOG, later, None)
 
     play(main)

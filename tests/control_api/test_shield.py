@@ -133,3 +133,27 @@ class TestShield:
                         assert secret not in text
 
         play(main)
+
+    def test_a_nul_in_what_is_asked_for_is_refused(self, replica: Replica) -> None:
+        """Databases differ in what they make of it: one ends the text there, another fails."""
+
+        async def main() -> None:
+            async with replica.api() as client:
+                for path in (
+                    "/v1/nodes?after=a{}",
+                    "/v1/leases?partition={}",
+                    "/log/a{}/checkpoint",
+                    "/v1/{}",
+                ):
+                    refused = await get(client, path.format("%00"))
+                    assert (refused.status_code, refused.json()["code"]) == (400, "API-PARAMETER"), path
+                    assert refused.headers["content-type"] == "application/problem+json"
+                    assert refused.headers["x-content-type-options"] == "nosniff"
+                    assert (await get(client, path.format("%2500"))).status_code in {200, 400, 404, 422}
+                assert (await get(client, "/v1/nodes?after=a%2500")).status_code == 200
+            token = replica.folder / "token"
+            token.write_text("s3cret\n")
+            async with replica.api(api_token_file=token) as client:
+                assert (await get(client, "/v1/nodes?after=%00")).status_code == 401
+
+        play(main)

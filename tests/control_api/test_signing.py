@@ -66,7 +66,7 @@ def test_signers_need_an_address_and_the_anchor(
     capsys.readouterr()
     assert command("diff", request_file, *ground) == 0
     shown = capsys.readouterr().out
-    assert "+ document.allow: 192.0.2.0/24" in shown
+    assert '+ document.allow[0]: "192.0.2.0/24"' in shown
     assert digest in shown
     for n in (1, 2):
         assert command("sign", request_file, "--key", f"env:KEY_{n}", *ground, "--digest", digest) == 0

@@ -11,9 +11,11 @@ import pytest
 from statelog import canonical, ceremony, genesis, transport
 from statelog.canonical import encode
 from statelog.ceremony import Request
+from statelog.dsse import envelope_of
 from statelog.errors import Refused, UsageError
 from statelog.inspection import Inspection, Known, inspect
 from statelog.leaf import frame_leaf
+from statelog.limits import MAX_PROOF_FILE_BYTES
 from statelog.merkle import leaf_hash
 from statelog.note import Note, sign_text
 from statelog.signing import encode_base64, record_id_of
@@ -180,6 +182,76 @@ def test_a_key_file_shows_its_public_part() -> None:
     assert (found.what, found.digest, found.sound) == ("key file", key_id("root-1"), True)
     assert all(text.isprintable() for _, text in found.facts)
     assert not look(orjson.dumps({**value, "key_id": "00" * 32})).sound
+
+
+# -- envelopes --
+
+
+def lines_of(*records: dict[str, Any]) -> bytes:
+    return b"".join(orjson.dumps(envelope_of(record)) + b"\n" for record in records)
+
+
+@pytest.mark.parametrize("form", ["line", "pretty"])
+def test_an_envelope_says_what_its_record_says(cluster: Cluster, form: str) -> None:
+    record = cluster.policy("probe")
+    data = lines_of(record)
+    if form == "pretty":
+        data = orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2)
+    found = look(data, cluster)
+    assert (found.what, found.digest, found.says) == (
+        "DSSE envelope",
+        record_id_of(record),
+        look(encode(record)).says,
+    )
+    assert verdicts(found) == ["right", "right"]
+    assert verdicts(look(data)) == ["unknown key", "unknown key"]
+    spoiled = look(lines_of(with_wrong_signature(record)), cluster)
+    assert (sorted(verdicts(spoiled)), spoiled.sound) == (["right", "wrong"], False)
+
+
+def test_many_envelopes_are_counted_and_wrong_signatures_named(cluster: Cluster) -> None:
+    first, second = cluster.policy("probe"), cluster.lease("route-1")
+    found = look(lines_of(cluster.genesis, first, second), cluster)
+    assert (found.what, found.sound, found.digest) == (
+        "DSSE envelopes",
+        True,
+        sha256(lines_of(cluster.genesis, first, second)).hexdigest(),
+    )
+    assert [value for name, value in found.facts if name == "holds"] == [
+        "1 of authority.descriptor",
+        "1 of policy.epoch",
+        "1 of route.lease",
+    ]
+    assert "unknown" not in dict(found.facts)["signatures"]
+    assert "unknown key" in dict(look(lines_of(first, second)).facts)["signatures"]
+    spoiled = look(lines_of(first, with_wrong_signature(second)), cluster)
+    assert (spoiled.sound, [one.by[:7] for one in spoiled.signatures]) == (False, ["line 2,"])
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"\n", "SL-SHAPE"),
+        (b"[]\n", "SL-SHAPE"),
+        (b"{\n", "SL-SHAPE"),
+        (b"x" * 99_000 + b"\n", "SL-SIZE"),
+        (b'{"payload":"AAAA","payloadType":"x","signatures":[]}\n', "SL-CANON"),
+    ],
+)
+def test_a_line_that_is_no_envelope_is_named(cluster: Cluster, line: bytes, code: str) -> None:
+    good = lines_of(cluster.policy("probe"))
+    assert look(good + good).what == "DSSE envelopes"
+    with pytest.raises(Refused) as refused:
+        look(good + line)
+    assert (refused.value.code, refused.value.finding.path.split(".")[0]) == (code, "line 2")
+
+
+def test_only_envelopes_may_be_long(cluster: Cluster) -> None:
+    many = lines_of(cluster.policy("probe")) * 5_000
+    assert len(many) > MAX_PROOF_FILE_BYTES
+    assert look(many).what == "DSSE envelopes"
+    with pytest.raises(Refused, match="SL-SIZE"):
+        look(b"{" + many)
 
 
 # -- everything else --

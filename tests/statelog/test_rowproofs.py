@@ -14,7 +14,18 @@ from statelog.errors import Refused, UsageError
 from statelog.leaf import Leaf
 from statelog.lightclient import Proved
 from statelog.merkle import EMPTY_ROOT, leaf_hash, root_of
-from statelog.rowproofs import SNAPSHOT_SCHEMA, Key, Row, RowTree, check_row, key_bytes, summaries, trees_of
+from statelog.rowproofs import (
+    SNAPSHOT_SCHEMA,
+    Key,
+    Row,
+    RowTree,
+    ShownRow,
+    Standing,
+    check_row,
+    key_bytes,
+    summaries,
+    trees_of,
+)
 from statelog.signing import encode_base64
 
 ROWS: list[tuple[Key, Row]] = [((name,), {"name": name, "n": at}) for at, name in enumerate("cafebd")]
@@ -30,7 +41,7 @@ def proved(more: Any, *trees: RowTree) -> Proved:
         "projections": summaries({tree.name: tree for tree in trees or (TREE, OTHER)}),
     }
     leaf = Leaf(record, 0, 1, None)
-    return Proved("c/authority", "authority", 12, leaf, "", 20, b"", (), None, 0, more)
+    return Proved("c/authority", "authority", 12, leaf, "", 20, b"", (), None, 0, False, more)
 
 
 def refusal(act: Callable[[], object]) -> str:
@@ -79,6 +90,33 @@ def test_trees_of_a_fold() -> None:
             yield f"{log}.v1", []
 
     assert list(trees_of(Letters(), "x")) == ["x.v1", "x.v2"]
+
+
+@pytest.mark.parametrize(
+    ("at", "row", "rows", "expected"),
+    [
+        (100, {}, "lease.v1", Standing.IN_FORCE),
+        (199, {}, "lease.v1", Standing.IN_FORCE),
+        (200, {}, "lease.v1", Standing.EXPIRED),
+        (99, {}, "lease.v1", Standing.NOT_YET),
+        (150, {"ended_by": "ab"}, "lease.v1", Standing.ENDED),
+        (250, {"ended_by": "ab"}, "lease.v1", Standing.ENDED),
+        (150, {"ended_by": ""}, "lease.v1", Standing.IN_FORCE),
+        (250, {}, "route_fence.v1", Standing.IN_FORCE),
+        (250, {}, "route_fences.v1", Standing.EXPIRED),
+        (150, None, "lease.v1", Standing.ABSENT),
+    ],
+)
+def test_what_a_row_is_worth(at: int, row: Row | None, rows: str, expected: Standing) -> None:
+    whole = None if row is None else {"issued_at": 100, "expires_at": 200, **row}
+    assert ShownRow("authority", 9, rows, ("c",), whole).standing(at) is expected
+
+
+@pytest.mark.parametrize("value", ["200", True, -1, 2**60])
+def test_a_row_with_odd_times_is_worth_nothing(value: object) -> None:
+    shown = ShownRow("authority", 9, "lease.v1", ("c",), {"expires_at": value})
+    assert refusal(lambda: shown.standing(1)) == "SL-PROOF"
+    assert ShownRow("authority", 9, "cluster.v1", ("c",), {"n": 1}).standing(1) is Standing.IN_FORCE
 
 
 # --- what shows nothing ---

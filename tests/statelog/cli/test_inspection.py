@@ -94,3 +94,21 @@ def test_other_files_are_a_usage_error(run: Run, tmp_path: Path) -> None:
     said = run("inspect", tmp_path / "x")
     assert (said.code, "no file of a ceremony" in said.err) == (2, True)
     assert run("inspect", tmp_path / "none").code == 2
+
+
+def test_what_export_writes_as_envelopes(
+    farm: Farm, run: Run, tmp_path: Path, where: tuple[object, ...]
+) -> None:
+    file = tmp_path / "records.jsonl"
+    assert run("export", *where, "--dsse", file).code == 0
+    said = run("inspect", file, *where, "-o", "json")
+    assert (said.code, said.json["what"], said.json["sound"]) == (0, "DSSE envelopes", True)
+    assert "authority.descriptor" in said.json["facts"]["holds"]
+    assert "right" in said.json["facts"]["signatures"]
+    text = run("inspect", file, *where)
+    assert (text.code, "holds      1 of authority.descriptor" in text.out) == (0, True)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(lines[0] + lines[1].replace(b'"sig":"', b'"sig":"AAAA', 1))
+    broken = run("inspect", file, *where)
+    assert (broken.code, broken.out, broken.err.count("\n")) == (1, "", 1)
+    assert "refused: SL-SHAPE at line 2.signatures[0].sig" in broken.err

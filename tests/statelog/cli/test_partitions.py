@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 import orjson
@@ -10,6 +11,8 @@ import pytest
 
 from statelog import ceremony
 from statelog.cli import renewal, verify
+from statelog.io.evidence import KeptRollback
+from statelog.rollback import Rollback
 from tests.statelog.cli.conftest import Farm, Run
 from tests.support.authority import key_entry, node_id
 
@@ -181,6 +184,44 @@ def test_an_entry_of_a_partition_is_proved_by_the_anchor(
     assert run("prove", 0, *operator.store, "--log", LOG, "--out", file).code == 0
     proved = run("check-proof", file, "--root", farm.anchor, "-o", "json").json
     assert (proved["log"], proved["log_index"], proved["record"]["route_id"]) == (LOG, 0, "eu-1/a")
+
+
+def test_a_partitions_log_that_grows_old_is_an_alarm(operator: Operator, run: Run) -> None:
+    farm, status = operator.farm, ("status", *operator.store)
+    operator.open()
+    operator.submit(operator.lease("eu-1/a"), "ROUTE")
+    assert run(*status, "-o", "json").json["alarms"] == []  # nothing of it is final: no head to grow old
+    farm.finalize(at=int(time.time()) - 5_000, log=LOG)
+    said = run(*status, "-o", "json").json
+    assert [(one["code"], one["sentence"].partition(":")[0]) for one in said["alarms"]] == [
+        ("SL-FRESHNESS", LOG)
+    ]
+    assert (said["stale"], said["logs"][0]["checkpoint_age_s"] >= 5_000) == (False, True)
+    assert f"ALARM      SL-FRESHNESS: {LOG}: the final head of 1" in run(*status).out
+    farm.finalize(log=LOG)
+    assert run(*status, "-o", "json").json["alarms"] == []
+
+
+def test_evidence_about_a_partitions_log_is_shown_and_settled(
+    operator: Operator, run: Run, tmp_path: Path
+) -> None:
+    farm, store = operator.farm, operator.store
+    operator.open()
+    operator.submit(operator.lease("eu-1/a"), "ROUTE")
+    operator.submit(operator.lease("eu-1/b"), "ROUTE")
+    farm.finalize(log=LOG)
+    held = farm.store.of(LOG)
+    notes = [held.checkpoint(size) for size in (2, 1)]
+    assert None not in notes
+    held.rollback_keep(KeptRollback("gone", 1, 2, Rollback(notes[0] or b"", notes[1] or b""), 5))
+    assert [one["code"] for one in run("status", *store, "-o", "json").json["alarms"]] == ["SL-ROLLBACK"]
+    (back,) = run("evidence", *store, "--out", tmp_path / "proof", "-o", "json").json["rollbacks"]
+    assert (back["log"], back["source"], back["over_at"]) == (LOG, "gone", None)
+    assert [one.read_bytes() for one in sorted((tmp_path / "proof").iterdir())] == notes
+    assert f"{LOG}  gone" in run("evidence", *store).out
+    assert run("evidence", *store, "--over", "gone").code == 0
+    assert run("status", *store, "-o", "json").json["alarms"] == []
+    assert run("evidence", *store, "--over", "gone").code == 2
 
 
 def test_a_second_writer_takes_a_partition_over(operator: Operator, run: Run) -> None:

@@ -72,7 +72,7 @@ def test_two_of_three_sign_and_it_is_final(farm: Farm, request_file: Path, run: 
     shown = run(*signing(farm, request_file, "CONTROL_1"), stdin="y\n")
     assert shown.code == 0, shown.err
     assert "Policy probe becomes epoch 1" in shown.out
-    assert "+ document.allow: 192.0.2.0/24" in shown.out
+    assert '+ document.allow[0]: "192.0.2.0/24"' in shown.out
     assert digest in shown.out
     assert " ".join(digest_words(bytes.fromhex(digest)).split("-")[:8]) in shown.out
     assert "control-authority: 1 of 3" not in shown.out
@@ -144,7 +144,7 @@ def test_diff_shows_what_sign_shows(farm: Farm, request_file: Path, run: Run) ->
     digest = read(request_file).record_id
     assert (body["schema"], body["record_id"], body["compared"]) == ("statelog.diff.v1", digest, True)
     assert body["in_words"] == digest_words(bytes.fromhex(digest))
-    assert {"path": "document.allow", "before": None, "after": "192.0.2.0/24"} in body["changes"]
+    assert {"path": "document.allow[0]", "before": None, "after": '"192.0.2.0/24"'} in body["changes"]
     assert body["before_epoch"] is None
 
 
@@ -161,7 +161,7 @@ def test_diff_compares_with_the_epoch_in_force(
     assert run(*POLICY, "--document", document, *where, "--out", second).code == 0
     body = run("diff", second, *where, "-o", "json").json
     assert (body["before_epoch"], body["compared"]) == (1, True)
-    assert {"path": "document.allow", "before": "192.0.2.0/24", "after": None} in body["changes"]
+    assert {"path": "document.allow[]", "before": '"192.0.2.0/24"', "after": None} in body["changes"]
     alone = run("diff", second, "--offline", "-o", "json").json
     assert (alone["before_epoch"], alone["compared"]) == (None, False)
 

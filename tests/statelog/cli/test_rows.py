@@ -7,9 +7,11 @@ from pathlib import Path
 import orjson
 import pytest
 
+from statelog.canonical import encode
 from statelog.io import snapshots
 from statelog.io.store import Store
 from statelog.signing import record_id_of
+from statelog.times import format_time
 from tests.statelog.cli.conftest import Farm, Run
 from tests.support.authority import node_id
 from tests.support.logs import leases
@@ -66,12 +68,39 @@ def test_a_lease_is_proved_to_a_phone(desk: Desk, run: Run, tmp_path: Path) -> N
     assert run("check-row", file, "--root", desk.farm.anchor).code == 1
 
 
+def test_a_lease_that_is_over_does_not_read_as_good(desk: Desk, run: Run, tmp_path: Path) -> None:
+    desk.snapshot()
+    file = tmp_path / "lease.tlog-proof"
+    assert run("prove-row", "route_lease", "route-0", *desk.store, "--out", file).code == 0
+    check = ("check-row", file, "--root", desk.farm.anchor)
+    good = run(*check, "-o", "json")
+    assert (good.code, good.json["standing"], good.json["bootstrap"]) == (0, "in force", False)
+    assert "standing   in force at 20" in run(*check).out
+    for at, word in (
+        (good.json["row"]["expires_at"], "expired"),
+        (good.json["row"]["issued_at"] - 1, "not yet"),
+    ):
+        late = run(*check, "--at", format_time(at), "-o", "json")
+        assert (late.code, late.json["present"]) == (1, True)
+        assert late.json["standing"].startswith(word)
+        text = run(*check, "--at", format_time(at))
+        assert (text.code, f"standing   {word.upper()}" in text.out) == (1, True)
+
+    fence = desk.farm.cluster.fence({"route_id": "route-0"})
+    desk.put(encode(fence), record_id_of(fence))
+    desk.snapshot()
+    assert run("prove-row", "route_lease", "route-0", *desk.store, "--out", file).code == 0
+    ended = run(*check, "-o", "json")
+    assert (ended.code, ended.json["standing"]) == (1, "ended")
+    assert f"standing   ENDED by {record_id_of(fence)}" in run(*check).out
+
+
 def test_that_there_is_no_row_is_proved_too(desk: Desk, run: Run, tmp_path: Path) -> None:
     desk.snapshot()
     file = tmp_path / "none.tlog-proof"
     assert run("prove-row", "route_lease", "route-9", *desk.store, "--out", file).code == 0
     said = run("check-row", file, "--root", desk.farm.anchor, "-o", "json").json
-    assert (said["present"], said["row"]) == (False, None)
+    assert (said["present"], said["row"], said["standing"]) == (False, None, "absent")
     assert "there is none" in run("check-row", file, "--root", desk.farm.anchor).out
     assert run("prove-row", "node", node_id("phone-a"), *desk.store, "--out", file).code == 0
     assert run("check-row", file, "--root", desk.farm.anchor, "-o", "json").json["present"] is True

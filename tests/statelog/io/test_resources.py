@@ -61,6 +61,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 
 # --- the web ---
 
+# A gzip head, and then stored blocks of length 0: bytes that stand for nothing, as many as one likes.
+NOTHING = bytes.fromhex("1f8b0800000000000003") + bytes.fromhex("000000ffff") * 20_000
+
 
 def test_what_is_asked_and_answered() -> None:
     seen: list[httpx.Request] = []
@@ -106,6 +109,8 @@ def test_plain_answers(media_type: str) -> None:
             answering(body=gzip.compress(bytes(10_000_000)), content_encoding="gzip"),
             "more than 5 bytes",
         ),
+        (answering(body=gzip.compress(b"12345") + b"x", content_encoding="gzip"), "goes on after its gzip"),
+        (answering(body=NOTHING, content_encoding="gzip"), "more than 5 bytes"),
     ],
 )
 def test_answers_that_no_log_gives(handler: Handler, said: str) -> None:
