@@ -326,7 +326,8 @@ class HopStreams:
         self._check_lane(lane, stream)
         if not stream.accepted or stream.remote_closed:
             self._return(now, carried)
-            self._break(now, stream, "stream_state", "DATA before ACCEPTED or after CLOSE")
+            reason = "record_after_end" if stream.remote_closed else "stream_state"
+            self._break(now, stream, reason, "DATA before ACCEPTED or after CLOSE")
         elif not stream.receive(carried):
             self._break(now, stream, "credit_exceeded", f"{stream.limit} bytes were allowed")
         else:

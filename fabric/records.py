@@ -162,12 +162,13 @@ class RecordReceiver(ReceiveWindow):
     it may send, `received` the next record's.
     """
 
-    __slots__ = ("_chunks", "_freed", "ended", "readable")
+    __slots__ = ("_chunks", "_empty_end", "_freed", "ended", "readable")
 
     def __init__(self, config: StreamConfig, now: float) -> None:
         super().__init__(config.window, config.window_max, now)
         self._chunks: deque[bytes] | None = None  # while there are any
         self._freed = 0
+        self._empty_end = False
         self.readable = 0
         self.ended = False
 
@@ -184,7 +185,7 @@ class RecordReceiver(ReceiveWindow):
         """
         size = len(payload) - TAG_BYTES
         _check_shape(offset, flags, size)
-        if self._is_copy(offset, size):
+        if self._is_copy(offset, flags, size):
             return False
         if self.received + size > self.limit:
             raise StreamError("window_exceeded", f"{self.received + size} of {self.limit} bytes")
@@ -196,6 +197,7 @@ class RecordReceiver(ReceiveWindow):
             self._chunks.append(plaintext)
             self.readable += size
         self.ended = flags == RECORD_END
+        self._empty_end = self.ended and not size
         return True
 
     def read(self, max_bytes: int = -1) -> bytes:
@@ -227,18 +229,21 @@ class RecordReceiver(ReceiveWindow):
         freed, self._freed = self._freed, 0
         return bool(freed) and self.consume(now, freed) and not self.ended
 
-    def _is_copy(self, offset: int, size: int) -> bool:
+    def _is_copy(self, offset: int, flags: int, size: int) -> bool:
         """A sender's records never change and leave no gap, so one wholly below what was received is a copy;
-        anything else must start exactly there.
+        anything else must start exactly there. After the end there is nothing but copies.
         """
         expected = self.received
+        if self.ended:
+            end_again = self._empty_end and flags == RECORD_END and offset == expected and not size
+            if not end_again and (offset >= expected or offset + size > expected):
+                raise StreamError("record_after_end", f"a record at {offset}, the end is at {expected}")
+            return True
         if offset > expected:
             raise StreamError("record_gap", f"a record at {offset}, expected {expected}")
         if offset < expected < offset + size:
             raise StreamError("record_overlap", f"a record from {offset} to {offset + size}, not {expected}")
-        if self.ended and size and offset == expected:
-            raise StreamError("record_after_end", f"a record at {offset}, the end")
-        return offset < expected or self.ended
+        return offset < expected
 
 
 def _read_some(chunks: deque[bytes], count: int) -> bytes:

@@ -588,7 +588,7 @@ class EndToEnd:
         if self._phase is _Phase.DONE:
             # All was delivered both ways, and said so; nothing is lost with the hop stream.
             self._phase = _Phase.OVER
-            return []
+            return [SendReset(reason, detail)] if tell_peer else []
         self._phase = _Phase.OVER
         self._sender.clear()
         failed: list[Outcome] = [Failed(reason, detail)]

@@ -551,6 +551,11 @@ class Connection:
                 self.leave()
             case events.PeerRouteUpdate():
                 self._host.route_told(self, event.update)
+            case events.StreamRecord():
+                if not self._host.relayed(self, now, event):
+                    # Its stream has ended here; the peer has said that it had, and goes on.
+                    detail = f"a record at {event.offset} of a stream that is over"
+                    self.session.reset_stream(now, event.stream_id, "record_after_end", detail)
             case _:
                 self._host.relayed(self, now, event)
 

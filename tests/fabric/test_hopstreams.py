@@ -257,11 +257,16 @@ def test_frames_that_are_not_due_reset_the_stream_alone() -> None:
         assert event.reason == "stream_state"
         assert resets(dialer, net.now) == [(stream_id, "stream_state")]
         assert not dialer.closed
-    for frame in (wire.encode_map(ACCEPTED, 2), wire.encode_map(CloseStream(), 2) + data(2, b"x")):
+    closed = wire.encode_map(CloseStream(), 2)
+    for frame, reason in (
+        (wire.encode_map(ACCEPTED, 2), "stream_state"),
+        (closed + closed, "stream_state"),
+        (closed + data(2, b"x"), "record_after_end"),
+    ):
         net, listener, raw, stream_id = opened()
         events = raw.send(frame, LANE)
         assert isinstance(events[-1], StreamReset)
-        assert resets(listener, net.now) == [(stream_id, "stream_state")]
+        assert resets(listener, net.now) == [(stream_id, reason)]
         assert not listener.closed
 
 

@@ -220,7 +220,12 @@ def test_nothing_follows_the_end() -> None:
     sink = receiver()
     assert sink.take(OTHER, 0, RECORD_END, ONE.seal(0, RECORD_END, b"abc"))
     assert code(sink, 3, 0, ONE.seal(3, 0, b"d")) == "record_after_end"
-    assert code(sink, 4, 0, ONE.seal(4, 0, b"d")) == "record_gap"
+    assert code(sink, 4, 0, ONE.seal(4, 0, b"d")) == "record_after_end"
+    assert code(sink, 1, 0, ONE.seal(1, 0, b"bcd")) == "record_after_end"
+    for flags in (RECORD_END, RECORD_EMPTY):
+        assert code(sink, 3, flags, ONE.seal(3, flags, b"")) == "record_after_end"
+    assert not sink.take(OTHER, 0, RECORD_END, ONE.seal(0, RECORD_END, b"abc")), "a copy is no harm"
+    assert (sink.read(), sink.at_end) == (b"abc", True)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,28 @@ def test_reading_in_pieces() -> None:
     run(main)
 
 
+def test_a_record_of_a_stream_that_is_over_here_resets_it_and_nothing_else() -> None:
+    """Without a hold nobody is left to judge it: what the peer goes on to send must not pile up unseen."""
+
+    async def main() -> None:
+        async with pair() as (_, b, connection):
+            stream = await connection.open("echo", TrafficClass.RELIABLE, resume=False)
+            await stream.end()
+            assert await stream.read() == b""
+            await until(lambda: stream.ended)
+            far = b.connections()[0].session
+            await until(lambda: connection.session.streams() == ())
+            opening = await connection.open("echo", TrafficClass.RELIABLE, resume=False)
+            connection.release(opening)  # as when both directions have ended here
+            far.send_data(b.now(), opening.stream_id, 0, 0, bytes(100))
+            b.connections()[0].stream_dirty(b.connections()[0].streams()[0])
+            await until(lambda: far.resets_received["record_after_end"] == 1)
+            assert await connection.ping() > 0
+            assert connection.session._window.held == 0
+
+    run(main)
+
+
 # -- backpressure --
 
 
