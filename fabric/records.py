@@ -166,7 +166,7 @@ class RecordReceiver(ReceiveWindow):
 
     def __init__(self, config: StreamConfig, now: float) -> None:
         super().__init__(config.window, config.window_max, now)
-        self._chunks: deque[bytes] | None = None  # while there are any
+        self._chunks: deque[bytes | memoryview] | None = None  # while there are any
         self._freed = 0
         self._empty_end = False
         self.readable = 0
@@ -206,7 +206,7 @@ class RecordReceiver(ReceiveWindow):
         if not chunks or not max_bytes:
             return b""
         if max_bytes < 0 or max_bytes >= self.readable:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            data = bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
             self._chunks = None
         else:
             data = _read_some(chunks, max_bytes)
@@ -246,14 +246,17 @@ class RecordReceiver(ReceiveWindow):
         return offset < expected
 
 
-def _read_some(chunks: deque[bytes], count: int) -> bytes:
-    """The first `count` bytes of chunks that hold more."""
-    parts: list[bytes] = []
+def _read_some(chunks: deque[bytes | memoryview], count: int) -> bytes:
+    """The first `count` bytes of chunks that hold more. What is left of a record is a view of it: whoever
+    reads a few bytes at a time must not have the rest copied each time.
+    """
+    parts: list[bytes | memoryview] = []
     while count:
         head = chunks[0]
         if len(head) <= count:
             parts.append(chunks.popleft())
         else:
+            head = memoryview(head)
             parts.append(head[:count])
             chunks[0] = head[count:]
         count -= len(parts[-1])

@@ -336,8 +336,9 @@ class Connection:
             event = unread.popleft()
             part, fin = event.data, event.fin
             if len(part) > left:
-                part, fin = part[:left], False
-                unread.appendleft(LaneBytes(event.quic_stream_id, event.data[left:], event.fin))
+                whole = memoryview(part)  # a window at once in small parts: the rest is not copied for each
+                part, fin = whole[:left], False
+                unread.appendleft(LaneBytes(event.quic_stream_id, whole[left:], event.fin))
             left -= len(part)
             self._session_events(now, session.handle(now, events.LaneData(event.quic_stream_id, part, fin)))
 

@@ -208,6 +208,26 @@ def test_a_copy_is_dropped_and_delivered_once() -> None:
     assert not empty_end.take(OTHER, 0, RECORD_END, ONE.seal(0, RECORD_END, b""))
 
 
+def test_reading_in_small_pieces_does_not_copy_the_rest_each_time() -> None:
+    sink, data = receiver(), bytes(range(256)) * 256
+    assert sink.take(OTHER, 0, 0, ONE.seal(0, 0, data))
+    assert sink.take(OTHER, len(data), 0, ONE.seal(len(data), 0, b"next"))
+    parts = [sink.read(5)]
+    assert sink._chunks is not None
+    rest = sink._chunks[0]
+    assert isinstance(rest, memoryview), "the rest of a record is a view"
+    whole = rest.obj
+    while sink.readable > 10:
+        parts.append(sink.read(5))
+        if len(sink._chunks) == 2:
+            assert isinstance(sink._chunks[0], memoryview)
+            assert sink._chunks[0].obj is whole
+    assert all(type(part) is bytes for part in parts)
+    last = sink.read()
+    assert type(last) is bytes
+    assert b"".join([*parts, last]) == data + b"next"
+
+
 def test_order_and_boundaries() -> None:
     sink = receiver()
     assert code(sink, 3, 0, ONE.seal(3, 0, b"de")) == "record_gap"
