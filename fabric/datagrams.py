@@ -28,6 +28,8 @@ class DatagramSender:
         self.end_sent = False
         self.end_acknowledged = False
         self.owes_confirmation = False
+        self.joining = False
+        """Datagrams are never joined."""
         self._end: SendRecord | None = None
         self._again = False
 
@@ -52,8 +54,9 @@ class DatagramSender:
         """Nobody waits to send."""
         return False
 
-    def next_record(self, keys: StreamKeys) -> SendRecord | None:
+    def next_record(self, keys: StreamKeys, *, behind: bool = False) -> SendRecord | None:
         """What goes on the lane now: END, once there is no more; EMPTY, to show the keys for certain."""
+        del behind
         if self._again:
             self._again = False
             return self._end

@@ -651,6 +651,12 @@ SEAL_READY = 256
 RECORD_BYTES = 65_536
 """Plaintext of one record: large enough that AES-GCM and Python cost little per byte."""
 
+JOINED_BYTES = 16 << 10
+"""Plaintext from which on a record is sealed although others of its stream still wait for their lane; less is
+joined with what is written meanwhile. A quarter of a record: what one costs beside its bytes, at each hop and
+at its end, is small by then.
+"""
+
 STREAM_BYTES_MAX = 1 << 48
 """Plaintext of one direction of one stream: far below what AES-GCM may seal under a key (NIST SP 800-38D)."""
 

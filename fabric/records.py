@@ -34,6 +34,7 @@ class RecordSender:
         "end_acknowledged",
         "end_sent",
         "finishing",
+        "joining",
         "owes_confirmation",
         "sent",
     )
@@ -54,6 +55,8 @@ class RecordSender:
         self.end_acknowledged = False
         self.owes_confirmation = False
         """An initiator has not shown yet that it holds the keys."""
+        self.joining = False
+        """Whether the last look left bytes unsealed, to be joined with what comes."""
 
     @property
     def unacknowledged(self) -> int:
@@ -83,13 +86,20 @@ class RecordSender:
         """The peer's window reaches to this offset; an older, smaller one changes nothing."""
         self._limit = max(self._limit, limit)
 
-    def next_record(self, keys: StreamKeys) -> SendRecord | None:
-        """What goes next: a record that is sent again, or one sealed now; None when nothing may go."""
+    def next_record(self, keys: StreamKeys, *, behind: bool = False) -> SendRecord | None:
+        """What goes next: a record that is sent again, or one sealed now; None when nothing may go.
+
+        `behind`: it would wait behind others of this stream, so a small one is not sealed yet (`joining`).
+        """
+        self.joining = False
         if self._again and self._kept:
             self._again -= 1
             return self._kept[-1 - self._again]
         waiting = self._unsealed.size
         size = self._record_size(waiting)
+        if behind and 0 < size < limits.JOINED_BYTES and not (self.finishing or self.owes_confirmation):
+            self.joining = True
+            return None
         if size:
             flags = RECORD_END if self.finishing and size == waiting else 0
         elif self.finishing and not waiting and not self.end_sent:

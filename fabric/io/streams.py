@@ -429,7 +429,10 @@ class Stream:
         """Move what can be moved into the session: pending bytes, records, acknowledgements."""
         while not self._machine.over:
             fed = self._feed()
-            effects = self._machine.pull(now, self._host.session.room(self.stream_id))
+            session, stream_id = self._host.session, self.stream_id
+            effects = self._machine.pull(now, session.room(stream_id), behind=session.waits(stream_id))
+            if self._machine.joining:
+                session.tell_when_left(stream_id)
             if not effects and not fed:
                 return
             self._act(now, effects)

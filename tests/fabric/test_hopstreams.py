@@ -362,6 +362,24 @@ def test_a_writer_is_held_back_and_called() -> None:
     assert dialer.room(999) == 0
 
 
+def test_whoever_asks_is_told_when_its_frames_have_left() -> None:
+    net, dialer, raw, stream_id = opening()
+    raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
+    assert not dialer.waits(stream_id)
+    dialer.tell_when_left(stream_id)
+    dialer.send_data(net.now, stream_id, 0, 0, bytes(50))
+    assert dialer.waits(stream_id)
+    dialer.outgoing(net.now, lambda _lane: PLENTY)
+    assert dialer.take_events() == [], "nothing waited when it asked"
+    dialer.send_data(net.now, stream_id, 50, 0, bytes(50))
+    dialer.tell_when_left(stream_id)
+    dialer.outgoing(net.now, lambda _lane: 0)
+    assert dialer.take_events() == []
+    dialer.outgoing(net.now, lambda _lane: PLENTY)
+    assert dialer.take_events() == [StreamWritable(stream_id)]
+    assert not dialer.waits(stream_id)
+
+
 def test_a_queue_has_a_hard_end() -> None:
     net, dialer, raw, stream_id = opening()
     raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)

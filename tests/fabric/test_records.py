@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,8 +37,8 @@ def drain(source: RecordSender) -> list[SendRecord]:
     return records
 
 
-def sizes(records: list[SendRecord]) -> list[tuple[int, int, int]]:
-    return [(r.offset, r.flags, len(r.ciphertext) - 16) for r in records]
+def sizes(records: Sequence[SendRecord | None]) -> list[tuple[int, int, int]]:
+    return [(r.offset, r.flags, len(r.ciphertext) - 16) for r in records if r is not None]
 
 
 def take(sink: RecordReceiver, record: SendRecord) -> bool:
@@ -59,6 +61,28 @@ def test_large_writes_are_split_and_small_ones_gathered() -> None:
     for _ in range(100):
         source.write(b"x")
     assert sizes(drain(source)) == [(150_000, 0, 100)]
+
+
+def test_what_would_wait_behind_others_is_joined_and_not_sealed_in_small_records() -> None:
+    source = sender()
+    source.write(b"first")
+    assert source.next_record(ONE) is not None
+    assert not source.joining
+    for count in range(limits.JOINED_BYTES // 100):
+        source.write(bytes(100))
+        assert source.next_record(ONE, behind=True) is None, count
+        assert source.joining
+    source.write(bytes(100))
+    assert sizes([source.next_record(ONE, behind=True)]) == [(5, 0, limits.JOINED_BYTES // 100 * 100 + 100)]
+    assert not source.joining
+    source.write(bytes(100))
+    assert source.next_record(ONE, behind=True) is None
+    assert [size for _, _, size in sizes(drain(source))] == [100], "nothing is before it any more"
+    source.write(bytes(100))
+    source.finishing = True
+    last = source.next_record(ONE, behind=True)
+    assert last is not None
+    assert last.flags == RECORD_END, "nothing will come to be joined with it"
 
 
 def test_the_end_rides_on_the_last_record_or_alone() -> None:

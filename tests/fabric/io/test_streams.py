@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,36 @@ def test_a_stream_opened_before_the_session_is_ready_rides_in_its_first_flight()
             stream.write(b"early")
             assert await stream.readexactly(5) == b"early"
             stream.reset()
+
+    run(main)
+
+
+@engines
+def test_small_writes_that_wait_for_the_lane_become_few_records(engines: tuple[str, str]) -> None:
+    async def main() -> None:
+        async with pair(engines) as (_, _, connection):
+            stream = await connection.open("echo", TrafficClass.BULK)
+            stream.write(b"0")
+            assert await stream.readexactly(1) == b"0"
+            lanes: Any = connection._lanes
+            pieces = [os.urandom(100) for _ in range(500)]
+            room, lanes._room = lanes._room, lambda _key: 0
+            for piece in pieces:
+                stream.write(piece)
+                await asyncio.sleep(0)  # a turn of its own for each, as from a socket
+            sealed = stream.machine.counters["records_sent"]
+            assert 1 < sealed <= 2 + 100 * 500 // limits.JOINED_BYTES
+            lanes._room = room
+            assert stream.machine.joining
+            connection.stream_dirty(stream)
+            assert connection._fill_lanes(connection.now())
+            assert connection._fill_lanes(connection.now())
+            assert not stream.machine.joining, "the rest follows without an answer of the peer's"
+            assert await stream.readexactly(50_000) == b"".join(pieces)
+            stream.write(b"alone")
+            assert await stream.readexactly(5) == b"alone", "what waits behind nothing goes at once"
+            await stream.end()
+            await stream.aclose()
 
     run(main)
 
