@@ -78,15 +78,20 @@ UDP_TURN_S = 0.002
 UDP_READ_DATAGRAMS = 2048
 """Datagrams taken from the kernel in one go. The kernel's queue is one for all, so it must never be long."""
 
+INBOX_DATAGRAM_BYTES = 1500
+"""A usual datagram: what Ethernet carries. A larger one counts as several, be it a jumbo frame's or one of
+65,507 bytes in fragments: it holds as many frames, each with its own work, and as much memory.
+"""
+
 INBOX_DATAGRAMS_EACH = 4096
-"""Datagrams of one connection that wait for their turn: 5 MB, two of the largest batches."""
+"""Datagrams of one connection that wait for their turn: 6 MB, two of the largest batches."""
 
 INBOX_DATAGRAMS = 16_384
-"""Of all connections together, 20 MB; past it each may have only a part."""
+"""Of all connections together, 24 MB; past it each may have only a part."""
 
 INBOX_DATAGRAMS_PART = 16
-"""Datagrams of one connection acted upon before another's, where others wait or they are dear: 19 KB, which
-full of the smallest frames cost three milliseconds."""
+"""Datagrams of one connection acted upon before another's, where others wait or nothing is known of their
+cost: 19 KB, which full of the smallest frames cost three milliseconds. Dear ones come in smaller parts."""
 
 INTERFACES_SETTLE_S = 0.1
 """Addresses come and go in bunches; one look after this long sees them all."""

@@ -20,7 +20,7 @@ from fabric import limits, sessionpolicy
 from fabric.errors import FabricError, SessionError
 from fabric.events import SessionConfig, SessionEvent
 from fabric.identity import NodeIdentity, format_quic_address, parse_quic_address
-from fabric.inbox import Inbox
+from fabric.inbox import Inbox, worth
 from fabric.io.connection import Connection
 from fabric.io.demux import ConnectionTable
 from fabric.io.doorman import Answer, Doorman, RetryPolicy, Welcome
@@ -399,7 +399,7 @@ class Endpoint:
             else:
                 self._strangers(port, datagrams, addr, now)
             before, now = now, self.now()
-            self._inbox.spent(sender, now - before, len(datagrams))
+            self._inbox.spent(sender, now - before, worth(datagrams))
         if self._inbox and not self._closed:
             self._turn_soon = self._loop.call_soon(self._take_turn)
         self._flush()
