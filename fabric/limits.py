@@ -169,8 +169,10 @@ FLIGHT_PROBE_S = 0.05
 LANE_UNSENT_BYTES = 2 * 65_600
 """Untransmitted bytes on one lane, two full records: more urgent frames wait behind at most this much."""
 
-SESSION_UNSENT_BYTES = 512 << 10
-"""Untransmitted bytes of one session over all lanes."""
+SESSION_UNSENT_BYTES = LANE_UNSENT_BYTES + (16 << 10)
+"""Untransmitted bytes of one session over all lanes: one lane's, and a little that control and interactive
+leave beside it. An engine sends its lanes by turns, so a frame on one waits for what all the others hold.
+"""
 
 # -- gossip, discovery, peering (fabric.gossip, fabric.discovery, fabric.peering) --
 
