@@ -174,6 +174,11 @@ SESSION_UNSENT_BYTES = LANE_UNSENT_BYTES + (16 << 10)
 leave beside it. An engine sends its lanes by turns, so a frame on one waits for what all the others hold.
 """
 
+WORKER_SWITCH_S = 0.0005
+"""How long a thread that computes keeps the interpreter's lock from the event loop: Python's own 5 ms are what
+a packet would wait for it at each hop. An echo beside a thread that judges records is a tenth faster so.
+"""
+
 # -- gossip, discovery, peering (fabric.gossip, fabric.discovery, fabric.peering) --
 
 GOSSIP_FANOUT = 3
