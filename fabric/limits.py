@@ -175,8 +175,8 @@ leave beside it. An engine sends its lanes by turns, so a frame on one waits for
 """
 
 WORKER_SWITCH_S = 0.0005
-"""How long a thread that computes keeps the interpreter's lock from the event loop: Python's own 5 ms are what
-a packet would wait for it at each hop. An echo beside a thread that judges records is a tenth faster so.
+"""How long a thread that computes keeps the interpreter's lock from the event loop: Python's own 5 ms are
+what a packet would wait for it at each hop. An echo beside a thread that judges records is a tenth faster so.
 """
 
 # -- gossip, discovery, peering (fabric.gossip, fabric.discovery, fabric.peering) --
@@ -376,6 +376,13 @@ SEQUENCING_PATIENCE_S = 1.0
 
 GOSSIP_QUEUE_BYTES = 1 << 20
 """Messages waiting for one slow neighbour; past it they are dropped and found by repair."""
+
+SERVICE_END_S = 300.0
+"""A service is done, and its peer acknowledges nothing of what it wrote last for so long: longer than people
+pause. Then the stream is given up, which nobody else would do while the session lives."""
+
+SERVICE_STOP_S = 5.0
+"""A service that was cancelled has this long to clean up before the endpoint closes without it."""
 
 FORWARD_CONNECT_TIMEOUT_S = 5.0
 """To connect to the TCP address behind a service."""

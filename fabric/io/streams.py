@@ -292,27 +292,43 @@ class Stream:
 
     async def end(self) -> None:
         """Send the sealed end of data after everything written; wait until the peer's end acknowledged it."""
-        self._want_end()
-        while not self._machine.end_acknowledged and not self._over:
-            await self._wait()
-        self._raise_failure()
+        await self._deliver(None)
 
     def reset(self, reason: str = "cancelled", detail: str = "") -> None:
         """Give the stream up, both directions, at once; what was not acknowledged may be lost."""
         if not self._over:
             self._act(self._host.now(), self._machine.reset(reason, detail))
 
-    async def aclose(self) -> None:
-        """Leave the stream: deliver what was written, then give up what the peer still sends. Idempotent."""
+    async def aclose(self, *, patience_s: float | None = None) -> None:
+        """Leave the stream: deliver what was written, then give up what the peer still sends. Idempotent.
+
+        It is given up, too, when the peer acknowledges nothing for `patience_s`, or the caller is cancelled.
+        """
         if self._over:
             return
+        delivered = False
         try:
-            await self.end()
-        except StreamError:
+            await self._deliver(patience_s)
+            delivered = True
+        except (StreamError, TimeoutError):
             return
         finally:
-            if not self._machine.at_end:
+            if not (delivered and self._machine.at_end):
                 self.reset()
+
+    async def _deliver(self, patience_s: float | None) -> None:
+        """As `end`; `TimeoutError` when nothing more is acknowledged for so long."""
+        self._want_end()
+        while not self._machine.end_acknowledged and not self._over:
+            before = self._pending_bytes + self._machine.unacknowledged
+            try:
+                async with asyncio.timeout(patience_s):
+                    while not self._machine.end_acknowledged and not self._over:
+                        await self._wait()
+            except TimeoutError:
+                if self._pending_bytes + self._machine.unacknowledged >= before:
+                    raise
+        self._raise_failure()
 
     async def __aenter__(self) -> Self:
         return self
