@@ -528,6 +528,13 @@ STREAM_PROBES_BURST = 1_000
 PENDING_PINGS = 16
 """Own PINGs without PONG that are remembered."""
 
+PING_REPEAT_S = 1.0
+"""A PING that somebody waits for is sent again after this: each is lost with its carrier, and where too many
+wait at either end. An answer to any of them counts, so a longer round trip is no harm."""
+
+PING_TIMEOUT_S = 45.0
+"""Whoever waits for a PONG is told that there is none after this: a stream waits 30 s for another carrier."""
+
 SESSION_PENDING_RESETS = 2048
 """RESETs that wait for the control lane: every stream of both ends, once. A peer that makes us owe it more,
 by opening what is refused and not reading, is cut off."""
