@@ -28,6 +28,8 @@ class DatagramSender:
         self.end_sent = False
         self.end_acknowledged = False
         self.owes_confirmation = False
+        self.joining = False
+        """Datagrams are never joined."""
         self._end: SendRecord | None = None
         self._again = False
 
@@ -52,8 +54,9 @@ class DatagramSender:
         """Nobody waits to send."""
         return False
 
-    def next_record(self, keys: StreamKeys) -> SendRecord | None:
+    def next_record(self, keys: StreamKeys, *, behind: bool = False) -> SendRecord | None:
         """What goes on the lane now: END, once there is no more; EMPTY, to show the keys for certain."""
+        del behind
         if self._again:
             self._again = False
             return self._end
@@ -99,6 +102,8 @@ class DatagramReceiver:
         self.readable = 0
         self.ended = False
         self._queue: deque[bytes] = deque()
+        self._end: int | None = None
+        """How many datagrams there are in all, once the END said so."""
         self._highest = -1
         self._seen = 0
         """Bit n: number `_highest` - n was taken."""
@@ -120,7 +125,7 @@ class DatagramReceiver:
 
     def datagram(self, keys: StreamKeys, number: int, flags: int, payload: wire.Buffer) -> bool:
         """Take a datagram; False when it was dropped. What a relay forged or played again is only counted:
-        nothing depends on it.
+        nothing depends on it. Raises `record_after_end` for a genuine one beyond those that the END counted.
         """
         if flags != RECORD_DATAGRAM or number >= limits.STREAM_BYTES_MAX:
             self.counters["datagrams_invalid"] += 1
@@ -134,6 +139,8 @@ class DatagramReceiver:
         except SealError:
             self.counters["datagrams_invalid"] += 1
             return False
+        if self._end is not None and number >= self._end:
+            raise StreamError("record_after_end", f"datagram {number} of {self._end}")
         if behind < 0:
             mask = (1 << limits.DATAGRAM_REPLAY_WINDOW) - 1
             self._seen = (self._seen << min(-behind, limits.DATAGRAM_REPLAY_WINDOW) | 1) & mask
@@ -155,13 +162,21 @@ class DatagramReceiver:
         self.readable = 0
 
     def take(self, keys: StreamKeys, offset: int, flags: int, payload: wire.Buffer) -> bool:
-        """A record of the lane: EMPTY or END, without plaintext. False for a copy."""
+        """A record of the lane: EMPTY or END, without plaintext. False for a copy. Raises `record_after_end`
+        for another END than the first, or one that counts fewer datagrams than came.
+        """
         if flags not in (RECORD_EMPTY, RECORD_END) or len(payload) != TAG_BYTES:
             raise StreamError("record_shape", f"{len(payload)} bytes with flags {flags:#x} in datagram mode")
         keys.open(offset, flags, payload)
+        if flags == RECORD_EMPTY:
+            return not self.ended
+        if offset <= self._highest or self._end not in (None, offset):
+            raise StreamError(
+                "record_after_end", f"an end at {offset}, not at {self._end or self._highest + 1}"
+            )
         if self.ended:
             return False
-        self.ended = flags == RECORD_END
+        self.ended, self._end = True, offset
         return True
 
     def next(self) -> bytes | None:

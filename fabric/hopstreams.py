@@ -212,6 +212,17 @@ class HopStreams:
             self._waiting(stream).wait(stream_id, full=full)
         return max(0, left)
 
+    def waits(self, stream_id: int) -> bool:
+        """Whether frames of the stream have not left for its lane yet."""
+        stream = self._streams.get(stream_id)
+        return stream is not None and stream.queue.queued > 0
+
+    def tell_when_left(self, stream_id: int) -> None:
+        """`StreamWritable` follows when frames of the stream that wait have left."""
+        stream = self._live(stream_id)
+        if stream is not None and stream.queue.queued and not stream.closing:
+            self._waiting(stream).wait(stream_id, full=True)
+
     def writable(self, stream_id: int) -> bool:
         """Whether a writer should send more now; if not, `StreamWritable` follows."""
         return self.room(stream_id) > 0
@@ -326,7 +337,8 @@ class HopStreams:
         self._check_lane(lane, stream)
         if not stream.accepted or stream.remote_closed:
             self._return(now, carried)
-            self._break(now, stream, "stream_state", "DATA before ACCEPTED or after CLOSE")
+            reason = "record_after_end" if stream.remote_closed else "stream_state"
+            self._break(now, stream, reason, "DATA before ACCEPTED or after CLOSE")
         elif not stream.receive(carried):
             self._break(now, stream, "credit_exceeded", f"{stream.limit} bytes were allowed")
         else:

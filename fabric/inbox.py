@@ -5,7 +5,8 @@ waits in a queue of its own, and the one that has used the least time is next (s
 Goyal, Vin and Cheng, with time spent in place of bytes sent). A sender that was silent begins where the
 others are, so silence saves nothing up. A part is as large as fits in a turn by what its sender's datagrams
 cost of late, since whoever comes while it is acted upon has to wait. What does not fit is lost, as in a full
-socket, but it is lost by the sender whose queue is long.
+socket, but it is lost by the sender whose queue is long. All counts are of usual datagrams: a large one holds
+as many frames as several, and takes the place of as many.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Inbox(Generic[K, A]):
 
     def __init__(self) -> None:
         self.waiting = 0
-        """Datagrams in all queues."""
+        """Datagrams in all queues, by their `worth`."""
         self._runs: dict[K, deque[tuple[list[bytes], A]]] = {}
         self._counts: dict[K, int] = {}
         """By sender with something queued; `_used` also of those who may come again."""
@@ -39,7 +40,7 @@ class Inbox(Generic[K, A]):
         self._ticket = itertools.count()
         self._used: dict[K, float] = {}
         self._cost: dict[K, float] = {}
-        """Seconds for a datagram of each sender's, of late."""
+        """Seconds for a usual datagram of each sender's, of late."""
         self._served = 0.0
         """What the sender had used that was served last: where those who come begin."""
 
@@ -54,7 +55,7 @@ class Inbox(Generic[K, A]):
         room = limits.INBOX_DATAGRAMS_EACH
         if self.waiting >= limits.INBOX_DATAGRAMS:
             room = limits.INBOX_DATAGRAMS_PART
-        taken = datagrams[: max(0, room - held)]
+        taken = datagrams[: _fitting(datagrams, room - held)]
         if datagrams and not taken:
             return len(datagrams)
         if sender not in self._runs:
@@ -62,8 +63,9 @@ class Inbox(Generic[K, A]):
             self._used[sender] = max(self._used.get(sender, 0.0), self._served)
             self._line_up(sender)
         self._runs[sender].append((taken, origin))
-        self._counts[sender] = held + len(taken)
-        self.waiting += len(taken)
+        size = worth(taken)
+        self._counts[sender] = held + size
+        self.waiting += size
         return len(datagrams) - len(taken)
 
     def take(self) -> tuple[K, list[bytes], A] | None:
@@ -78,7 +80,7 @@ class Inbox(Generic[K, A]):
         return None
 
     def spent(self, sender: K, seconds: float, datagrams: int = 0) -> None:
-        """So much time went into so many datagrams that the sender sent, or into what it is sent."""
+        """So much time went into datagrams of this `worth` that the sender sent, or into what it is sent."""
         if datagrams:
             known, cost = self._cost.get(sender, 0.0), seconds / datagrams
             # At once when they become dear, slowly when they become cheap.
@@ -96,16 +98,19 @@ class Inbox(Generic[K, A]):
         runs = self._runs[sender]
         run, origin = runs[0]
         size = limits.INBOX_DATAGRAMS_PART
-        if len(self._runs) == 1:
-            fitting = int(limits.UDP_TURN_S / (self._cost.get(sender) or limits.UDP_TURN_S))
-            size = max(size, min(fitting, limits.UDP_DATAGRAMS_PER_TURN))
-        part, rest = run[:size], run[size:]
+        cost = self._cost.get(sender)
+        if cost:
+            alone = len(self._runs) == 1
+            size = min(int(limits.UDP_TURN_S / cost), limits.UDP_DATAGRAMS_PER_TURN if alone else size)
+        count = max(1, _fitting(run, size))
+        part, rest = run[:count], run[count:]
         if rest:
             runs[0] = rest, origin
         else:
             runs.popleft()
-        self.waiting -= len(part)
-        self._counts[sender] -= len(part)
+        size = worth(part)
+        self.waiting -= size
+        self._counts[sender] -= size
         self._served = max(self._served, self._used[sender])
         if runs:
             self._line_up(sender)
@@ -115,3 +120,25 @@ class Inbox(Generic[K, A]):
 
     def _line_up(self, sender: K) -> None:
         heapq.heappush(self._order, (self._used[sender], next(self._ticket), sender))
+
+
+def worth(datagrams: list[bytes]) -> int:
+    """How many usual datagrams these are as much as."""
+    if not datagrams or max(map(len, datagrams)) <= limits.INBOX_DATAGRAM_BYTES:  # nearly always
+        return len(datagrams)
+    return sum(map(_worth, datagrams))
+
+
+def _worth(data: bytes) -> int:
+    return -(-len(data) // limits.INBOX_DATAGRAM_BYTES) or 1
+
+
+def _fitting(datagrams: list[bytes], room: int) -> int:
+    """How many of the first are worth no more than `room`."""
+    if worth(datagrams[: max(0, room)]) <= room:
+        return max(0, min(len(datagrams), room))
+    for count, data in enumerate(datagrams):
+        room -= _worth(data)
+        if room < 0:
+            return count
+    return len(datagrams)

@@ -78,15 +78,20 @@ UDP_TURN_S = 0.002
 UDP_READ_DATAGRAMS = 2048
 """Datagrams taken from the kernel in one go. The kernel's queue is one for all, so it must never be long."""
 
+INBOX_DATAGRAM_BYTES = 1500
+"""A usual datagram: what Ethernet carries. A larger one counts as several, be it a jumbo frame's or one of
+65,507 bytes in fragments: it holds as many frames, each with its own work, and as much memory.
+"""
+
 INBOX_DATAGRAMS_EACH = 4096
-"""Datagrams of one connection that wait for their turn: 5 MB, two of the largest batches."""
+"""Datagrams of one connection that wait for their turn: 6 MB, two of the largest batches."""
 
 INBOX_DATAGRAMS = 16_384
-"""Of all connections together, 20 MB; past it each may have only a part."""
+"""Of all connections together, 24 MB; past it each may have only a part."""
 
 INBOX_DATAGRAMS_PART = 16
-"""Datagrams of one connection acted upon before another's, where others wait or they are dear: 19 KB, which
-full of the smallest frames cost three milliseconds."""
+"""Datagrams of one connection acted upon before another's, where others wait or nothing is known of their
+cost: 19 KB, which full of the smallest frames cost three milliseconds. Dear ones come in smaller parts."""
 
 INTERFACES_SETTLE_S = 0.1
 """Addresses come and go in bunches; one look after this long sees them all."""
@@ -164,8 +169,15 @@ FLIGHT_PROBE_S = 0.05
 LANE_UNSENT_BYTES = 2 * 65_600
 """Untransmitted bytes on one lane, two full records: more urgent frames wait behind at most this much."""
 
-SESSION_UNSENT_BYTES = 512 << 10
-"""Untransmitted bytes of one session over all lanes."""
+SESSION_UNSENT_BYTES = LANE_UNSENT_BYTES + (16 << 10)
+"""Untransmitted bytes of one session over all lanes: one lane's, and a little that control and interactive
+leave beside it. An engine sends its lanes by turns, so a frame on one waits for what all the others hold.
+"""
+
+WORKER_SWITCH_S = 0.0005
+"""How long a thread that computes keeps the interpreter's lock from the event loop: Python's own 5 ms are
+what a packet would wait for it at each hop. An echo beside a thread that judges records is a tenth faster so.
+"""
 
 # -- gossip, discovery, peering (fabric.gossip, fabric.discovery, fabric.peering) --
 
@@ -378,6 +390,13 @@ SEQUENCING_PATIENCE_S = 1.0
 GOSSIP_QUEUE_BYTES = 1 << 20
 """Messages waiting for one slow neighbour; past it they are dropped and found by repair."""
 
+SERVICE_END_S = 300.0
+"""A service is done, and its peer acknowledges nothing of what it wrote last for so long: longer than people
+pause. Then the stream is given up, which nobody else would do while the session lives."""
+
+SERVICE_STOP_S = 5.0
+"""A service that was cancelled has this long to clean up before the endpoint closes without it."""
+
 FORWARD_CONNECT_TIMEOUT_S = 5.0
 """To connect to the TCP address behind a service."""
 
@@ -522,6 +541,13 @@ STREAM_PROBES_BURST = 1_000
 PENDING_PINGS = 16
 """Own PINGs without PONG that are remembered."""
 
+PING_REPEAT_S = 1.0
+"""A PING that somebody waits for is sent again after this: each is lost with its carrier, and where too many
+wait at either end. An answer to any of them counts, so a longer round trip is no harm."""
+
+PING_TIMEOUT_S = 45.0
+"""Whoever waits for a PONG is told that there is none after this: a stream waits 30 s for another carrier."""
+
 SESSION_PENDING_RESETS = 2048
 """RESETs that wait for the control lane: every stream of both ends, once. A peer that makes us owe it more,
 by opening what is refused and not reading, is cut off."""
@@ -663,6 +689,12 @@ SEAL_READY = 256
 
 RECORD_BYTES = 65_536
 """Plaintext of one record: large enough that AES-GCM and Python cost little per byte."""
+
+JOINED_BYTES = 16 << 10
+"""Plaintext from which on a record is sealed although others of its stream still wait for their lane; less is
+joined with what is written meanwhile. A quarter of a record: what one costs beside its bytes, at each hop and
+at its end, is small by then.
+"""
 
 STREAM_BYTES_MAX = 1 << 48
 """Plaintext of one direction of one stream: far below what AES-GCM may seal under a key (NIST SP 800-38D)."""

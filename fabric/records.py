@@ -34,6 +34,7 @@ class RecordSender:
         "end_acknowledged",
         "end_sent",
         "finishing",
+        "joining",
         "owes_confirmation",
         "sent",
     )
@@ -54,6 +55,8 @@ class RecordSender:
         self.end_acknowledged = False
         self.owes_confirmation = False
         """An initiator has not shown yet that it holds the keys."""
+        self.joining = False
+        """Whether the last look left bytes unsealed, to be joined with what comes."""
 
     @property
     def unacknowledged(self) -> int:
@@ -83,13 +86,20 @@ class RecordSender:
         """The peer's window reaches to this offset; an older, smaller one changes nothing."""
         self._limit = max(self._limit, limit)
 
-    def next_record(self, keys: StreamKeys) -> SendRecord | None:
-        """What goes next: a record that is sent again, or one sealed now; None when nothing may go."""
+    def next_record(self, keys: StreamKeys, *, behind: bool = False) -> SendRecord | None:
+        """What goes next: a record that is sent again, or one sealed now; None when nothing may go.
+
+        `behind`: it would wait behind others of this stream, so a small one is not sealed yet (`joining`).
+        """
+        self.joining = False
         if self._again and self._kept:
             self._again -= 1
             return self._kept[-1 - self._again]
         waiting = self._unsealed.size
         size = self._record_size(waiting)
+        if behind and 0 < size < limits.JOINED_BYTES and not (self.finishing or self.owes_confirmation):
+            self.joining = True
+            return None
         if size:
             flags = RECORD_END if self.finishing and size == waiting else 0
         elif self.finishing and not waiting and not self.end_sent:
@@ -162,12 +172,13 @@ class RecordReceiver(ReceiveWindow):
     it may send, `received` the next record's.
     """
 
-    __slots__ = ("_chunks", "_freed", "ended", "readable")
+    __slots__ = ("_chunks", "_empty_end", "_freed", "ended", "readable")
 
     def __init__(self, config: StreamConfig, now: float) -> None:
         super().__init__(config.window, config.window_max, now)
-        self._chunks: deque[bytes] | None = None  # while there are any
+        self._chunks: deque[bytes | memoryview] | None = None  # while there are any
         self._freed = 0
+        self._empty_end = False
         self.readable = 0
         self.ended = False
 
@@ -184,7 +195,7 @@ class RecordReceiver(ReceiveWindow):
         """
         size = len(payload) - TAG_BYTES
         _check_shape(offset, flags, size)
-        if self._is_copy(offset, size):
+        if self._is_copy(offset, flags, size):
             return False
         if self.received + size > self.limit:
             raise StreamError("window_exceeded", f"{self.received + size} of {self.limit} bytes")
@@ -196,6 +207,7 @@ class RecordReceiver(ReceiveWindow):
             self._chunks.append(plaintext)
             self.readable += size
         self.ended = flags == RECORD_END
+        self._empty_end = self.ended and not size
         return True
 
     def read(self, max_bytes: int = -1) -> bytes:
@@ -204,7 +216,7 @@ class RecordReceiver(ReceiveWindow):
         if not chunks or not max_bytes:
             return b""
         if max_bytes < 0 or max_bytes >= self.readable:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            data = bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
             self._chunks = None
         else:
             data = _read_some(chunks, max_bytes)
@@ -227,28 +239,34 @@ class RecordReceiver(ReceiveWindow):
         freed, self._freed = self._freed, 0
         return bool(freed) and self.consume(now, freed) and not self.ended
 
-    def _is_copy(self, offset: int, size: int) -> bool:
+    def _is_copy(self, offset: int, flags: int, size: int) -> bool:
         """A sender's records never change and leave no gap, so one wholly below what was received is a copy;
-        anything else must start exactly there.
+        anything else must start exactly there. After the end there is nothing but copies.
         """
         expected = self.received
+        if self.ended:
+            end_again = self._empty_end and flags == RECORD_END and offset == expected and not size
+            if not end_again and (offset >= expected or offset + size > expected):
+                raise StreamError("record_after_end", f"a record at {offset}, the end is at {expected}")
+            return True
         if offset > expected:
             raise StreamError("record_gap", f"a record at {offset}, expected {expected}")
         if offset < expected < offset + size:
             raise StreamError("record_overlap", f"a record from {offset} to {offset + size}, not {expected}")
-        if self.ended and size and offset == expected:
-            raise StreamError("record_after_end", f"a record at {offset}, the end")
-        return offset < expected or self.ended
+        return offset < expected
 
 
-def _read_some(chunks: deque[bytes], count: int) -> bytes:
-    """The first `count` bytes of chunks that hold more."""
-    parts: list[bytes] = []
+def _read_some(chunks: deque[bytes | memoryview], count: int) -> bytes:
+    """The first `count` bytes of chunks that hold more. What is left of a record is a view of it: whoever
+    reads a few bytes at a time must not have the rest copied each time.
+    """
+    parts: list[bytes | memoryview] = []
     while count:
         head = chunks[0]
         if len(head) <= count:
             parts.append(chunks.popleft())
         else:
+            head = memoryview(head)
             parts.append(head[:count])
             chunks[0] = head[count:]
         count -= len(parts[-1])

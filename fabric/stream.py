@@ -377,8 +377,12 @@ class EndToEnd:
         except StreamError as error:
             return self._fail(error.code, error.sentence)
 
-    def pull(self, now: float, room: int) -> list[Outcome]:
-        """What may be sent now: records of about `room` bytes of frames in all, at least one if room > 0."""
+    def pull(self, now: float, room: int, *, behind: bool = False) -> list[Outcome]:
+        """What may be sent now: records of about `room` bytes of frames in all, at least one if room > 0.
+
+        `behind`: frames of this stream wait in the session already. Then a few bytes stay where others can
+        join them (`joining`), and the shell pulls again when those have left.
+        """
         outcome: list[Outcome] = []
         if self._phase is _Phase.OVER or self._hop is not _Hop.BOUND:
             return outcome
@@ -386,7 +390,7 @@ class EndToEnd:
             outcome.append(self._acknowledge())
         sender, keys = self._sender, self._binding.keys
         if self._phase is _Phase.OPEN and keys is not None:
-            while room > 0 and (record := sender.next_record(keys)) is not None:
+            while room > 0 and (record := sender.next_record(keys, behind=behind)) is not None:
                 room -= wire.DATA_HEAD_BYTES + len(record.ciphertext)
                 outcome.append(record)
                 if record.flags != RECORD_EMPTY:
@@ -468,6 +472,11 @@ class EndToEnd:
         if self.mode is Mode.DATAGRAM:
             return 0, 0
         return self._sender.sent, self._receiver.received
+
+    @property
+    def joining(self) -> bool:
+        """Whether the last `pull` left bytes to be joined with others."""
+        return self._sender.joining
 
     @property
     def unacknowledged(self) -> int:
@@ -588,7 +597,7 @@ class EndToEnd:
         if self._phase is _Phase.DONE:
             # All was delivered both ways, and said so; nothing is lost with the hop stream.
             self._phase = _Phase.OVER
-            return []
+            return [SendReset(reason, detail)] if tell_peer else []
         self._phase = _Phase.OVER
         self._sender.clear()
         failed: list[Outcome] = [Failed(reason, detail)]

@@ -136,6 +136,7 @@ _MAP_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {
     int(frame_type): msgspec.msgpack.Decoder(body) for body, frame_type in _MAP_TYPES.items()
 }
 _MAP_ENCODER: Final = msgspec.msgpack.Encoder()
+_FIELDS: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 # A peer that does not know one of these must not go on as if it had not been sent.
 _CRITICAL: Final = frozenset(FRAME_TYPES - {FrameType.ROUTE_UPDATE, FrameType.NODE_PRESSURE})
 
@@ -192,13 +193,16 @@ def encode_credit(stream_id: int, allowed: int) -> bytes:
 def with_position(open_body: Buffer, position: int) -> bytes:
     """An OPEN_STREAM body as it came, with only `route.position` changed: what a relay sends on.
 
-    Keys this version does not know are kept, so that a relay never strips what two newer ends agreed on.
+    Keys this version does not know are kept, so that a relay never strips what two newer ends agreed on, and
+    every other value byte for byte: none is looked into.
     """
     try:
-        fields = msgspec.msgpack.decode(open_body)
-        fields["route"]["position"] = position
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, KeyError, TypeError):
+        fields = _FIELDS.decode(open_body)
+        route = _FIELDS.decode(fields["route"])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, KeyError):
         raise WireError("bad_body", "an OPEN_STREAM without a route") from None
+    route["position"] = msgspec.Raw(_MAP_ENCODER.encode(position))
+    fields["route"] = msgspec.Raw(_MAP_ENCODER.encode(route))
     return _MAP_ENCODER.encode(fields)
 
 

@@ -211,18 +211,29 @@ class Connection:
         return stream
 
     async def ping(self) -> float:
-        """Round-trip time of the hop in seconds; `SessionError` when the session ends first."""
-        self._raise_if_closed()
-        nonce = self.session.ping(self._host.now())
+        """Round-trip time of the hop in seconds; `SessionError` when the session ends first, or `ping_lost`
+        when nothing comes back for `limits.PING_TIMEOUT_S` of asking.
+        """
         waiter: asyncio.Future[float] = self._loop.create_future()
-        self._pings[nonce] = waiter
-        self._host.connection_dirty(self)
+        nonces: list[int] = []
+        until = self._host.now() + limits.PING_TIMEOUT_S
         try:
-            await asyncio.wait((waiter, self.closed), return_when=asyncio.FIRST_COMPLETED)
+            while not waiter.done():
+                self._raise_if_closed()
+                now = self._host.now()
+                if now >= until:
+                    raise SessionError("ping_lost", f"no answer in {limits.PING_TIMEOUT_S} s")
+                nonces.append(self.session.ping(now))
+                self._pings[nonces[-1]] = waiter
+                self._host.connection_dirty(self)
+                await asyncio.wait(
+                    (waiter, self.closed),
+                    timeout=min(limits.PING_REPEAT_S, until - now),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
         finally:
-            self._pings.pop(nonce, None)
-        if not waiter.done():
-            raise self._failure or SessionError("carrier_lost")
+            for nonce in nonces:
+                self._pings.pop(nonce, None)
         return waiter.result()
 
     def goaway(self, reason: str = "going_away", drain_s: int = int(limits.SESSION_DRAIN_S)) -> None:
@@ -336,8 +347,9 @@ class Connection:
             event = unread.popleft()
             part, fin = event.data, event.fin
             if len(part) > left:
-                part, fin = part[:left], False
-                unread.appendleft(LaneBytes(event.quic_stream_id, event.data[left:], event.fin))
+                whole = memoryview(part)  # a window at once in small parts: the rest is not copied for each
+                part, fin = whole[:left], False
+                unread.appendleft(LaneBytes(event.quic_stream_id, whole[left:], event.fin))
             left -= len(part)
             self._session_events(now, session.handle(now, events.LaneData(event.quic_stream_id, part, fin)))
 
@@ -551,6 +563,11 @@ class Connection:
                 self.leave()
             case events.PeerRouteUpdate():
                 self._host.route_told(self, event.update)
+            case events.StreamRecord():
+                if not self._host.relayed(self, now, event):
+                    # Its stream has ended here; the peer has said that it had, and goes on.
+                    detail = f"a record at {event.offset} of a stream that is over"
+                    self.session.reset_stream(now, event.stream_id, "record_after_end", detail)
             case _:
                 self._host.relayed(self, now, event)
 

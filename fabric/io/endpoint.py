@@ -20,7 +20,7 @@ from fabric import limits, sessionpolicy
 from fabric.errors import FabricError, SessionError
 from fabric.events import SessionConfig, SessionEvent
 from fabric.identity import NodeIdentity, format_quic_address, parse_quic_address
-from fabric.inbox import Inbox
+from fabric.inbox import Inbox, worth
 from fabric.io.connection import Connection
 from fabric.io.demux import ConnectionTable
 from fabric.io.doorman import Answer, Doorman, RetryPolicy, Welcome
@@ -273,15 +273,28 @@ class Endpoint:
             connection.goaway()
 
     async def aclose(self, code: str = "done") -> None:
-        """Close every session, cancel the services' tasks and close the socket. Idempotent."""
+        """Close every session, cancel the services' tasks and close the socket. Idempotent. Whoever is
+        cancelled here has done all that but for waiting.
+        """
         if self._closed:
             return
         self._closed = True
-        await self.resuming.aclose()
+        try:
+            await self.resuming.aclose()
+            self._close_sessions(code)
+            await self._serving.aclose()
+        finally:
+            self._close_sessions(code)
+            self._serving.cancel()
+            self._release()
+
+    def _close_sessions(self, code: str) -> None:
         self.watching.close()
         for connection in self._table.connections():
             connection.close(code)
-        await self._serving.aclose()
+
+    def _release(self) -> None:
+        """Send what is left to say, and give up timers and sockets."""
         self._flush()
         for handle in (self._flush_soon, self._turn_soon):
             if handle is not None:
@@ -399,7 +412,7 @@ class Endpoint:
             else:
                 self._strangers(port, datagrams, addr, now)
             before, now = now, self.now()
-            self._inbox.spent(sender, now - before, len(datagrams))
+            self._inbox.spent(sender, now - before, worth(datagrams))
         if self._inbox and not self._closed:
             self._turn_soon = self._loop.call_soon(self._take_turn)
         self._flush()

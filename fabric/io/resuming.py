@@ -145,11 +145,14 @@ class Resuming:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for stream in [one for known in self._streams.values() for one in known.values()]:
-            stream.hop_event(self._endpoint.now(), HopReset("route_failed", "the endpoint is closed"))
-        self._streams.clear()
-        self._held.clear()
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            for stream in [one for known in self._streams.values() for one in known.values()]:
+                stream.hop_event(self._endpoint.now(), HopReset("route_failed", "the endpoint is closed"))
+            self._streams.clear()
+            self._held.clear()
 
     # -- the initiator's attempts --------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
+from fabric import limits
 from fabric.errors import FabricError, StreamError
 from fabric.io.connection import Connection
 from fabric.io.streams import Stream
@@ -56,16 +57,29 @@ class Services:
         task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """Cancel what runs and wait for it."""
-        tasks = list(self._tasks)
-        for task in tasks:
+        """Cancel what runs and wait for it, but not for ever (`limits.SERVICE_STOP_S`)."""
+        tasks = self.cancel()
+        if not tasks:
+            return
+        _, stuck = await asyncio.wait(tasks, timeout=limits.SERVICE_STOP_S)
+        for task in stuck:
+            self._counters["services_stuck"] += 1
+            _log.error("%s was cancelled and does not end", task.get_name())
+
+    def cancel(self) -> set[asyncio.Task[None]]:
+        """Cancel what runs; returns it."""
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        return set(self._tasks)
 
     async def _run(self, handler: StreamHandler, stream: Stream, connection: Connection) -> None:
         try:
-            async with stream:
+            try:
                 await handler(stream, connection)
+            except BaseException:
+                stream.reset()
+                raise
+            await stream.aclose(patience_s=limits.SERVICE_END_S)
         except FabricError as error:
             # The stream broke, or the peer sent what the service does not take; the stream was reset.
             _log.debug("service %s: stream ended: %s", stream.service, error)

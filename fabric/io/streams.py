@@ -8,6 +8,7 @@ wakes who waits, and sets its timer. Nothing here copies a byte that the machine
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
@@ -97,7 +98,7 @@ class Stream:
         self._opened = False
         self._over = False
         self._failure: StreamError | None = None
-        self._pings: dict[int, asyncio.Future[None]] | None = None
+        self._pings: dict[int, tuple[asyncio.Future[float], float]] | None = None
         self._waiters: list[asyncio.Future[None]] | None = None  # while anybody waits
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -236,22 +237,39 @@ class Stream:
         self._raise_failure()
 
     async def ping(self) -> float:
-        """Round-trip time in seconds to the other end, over every hop; raises `StreamError` when it ends."""
-        self._raise_failure()
-        loop, session = self._loop, self._host.session
+        """Round-trip time in seconds to the other end, over every hop; raises `StreamError` when it ends, or
+        `ping_lost` when nothing comes back for `limits.PING_TIMEOUT_S`. What is lost with a carrier is asked
+        again over the next one.
+        """
         if self._pings is None:
             self._pings = {}
-        pings, began = self._pings, self._host.now()
-        nonce = session.ping(began, self.stream_id)
-        answer = pings[nonce] = loop.create_future()
-        self._dirty()
+        pings = self._pings
+        answer: asyncio.Future[float] = self._loop.create_future()
+        nonces: list[int] = []
+        until = self._host.now() + limits.PING_TIMEOUT_S
         try:
             while not answer.done():
                 self._raise_failure()
-                await self._wait()
+                now, asked = self._host.now(), None
+                if self._over:
+                    raise StreamError("stream_state", "the stream has ended")
+                if now >= until:
+                    raise StreamError("ping_lost", f"no answer in {limits.PING_TIMEOUT_S} s")
+                if self.bound:
+                    asked = self.connection
+                    nonces.append(asked.session.ping(now, self.stream_id))
+                    pings[nonces[-1]] = answer, now
+                    self._dirty()
+                with contextlib.suppress(TimeoutError):  # then it is asked again
+                    async with asyncio.timeout(min(limits.PING_REPEAT_S, until - now)):
+                        while asked is (self.connection if self.bound else None):
+                            if answer.done() or self.over:
+                                break
+                            await self._wait()
         finally:
-            del pings[nonce]
-        return self._host.now() - began
+            for nonce in nonces:
+                pings.pop(nonce, None)
+        return answer.result()
 
     # -- datagram mode ---------------------------------------------------------------------------------
 
@@ -292,27 +310,43 @@ class Stream:
 
     async def end(self) -> None:
         """Send the sealed end of data after everything written; wait until the peer's end acknowledged it."""
-        self._want_end()
-        while not self._machine.end_acknowledged and not self._over:
-            await self._wait()
-        self._raise_failure()
+        await self._deliver(None)
 
     def reset(self, reason: str = "cancelled", detail: str = "") -> None:
         """Give the stream up, both directions, at once; what was not acknowledged may be lost."""
         if not self._over:
             self._act(self._host.now(), self._machine.reset(reason, detail))
 
-    async def aclose(self) -> None:
-        """Leave the stream: deliver what was written, then give up what the peer still sends. Idempotent."""
+    async def aclose(self, *, patience_s: float | None = None) -> None:
+        """Leave the stream: deliver what was written, then give up what the peer still sends. Idempotent.
+
+        It is given up, too, when the peer acknowledges nothing for `patience_s`, or the caller is cancelled.
+        """
         if self._over:
             return
+        delivered = False
         try:
-            await self.end()
-        except StreamError:
+            await self._deliver(patience_s)
+            delivered = True
+        except (StreamError, TimeoutError):
             return
         finally:
-            if not self._machine.at_end:
+            if not (delivered and self._machine.at_end):
                 self.reset()
+
+    async def _deliver(self, patience_s: float | None) -> None:
+        """As `end`; `TimeoutError` when nothing more is acknowledged for so long."""
+        self._want_end()
+        while not self._machine.end_acknowledged and not self._over:
+            before = self._pending_bytes + self._machine.unacknowledged
+            try:
+                async with asyncio.timeout(patience_s):
+                    while not self._machine.end_acknowledged and not self._over:
+                        await self._wait()
+            except TimeoutError:
+                if self._pending_bytes + self._machine.unacknowledged >= before:
+                    raise
+        self._raise_failure()
 
     async def __aenter__(self) -> Self:
         return self
@@ -355,9 +389,9 @@ class Stream:
             case events.StreamPong():
                 if way is not None:
                     way.watch.ponged(now, event.nonce)
-                waiting = (self._pings or {}).get(event.nonce)
+                waiting, asked_at = (self._pings or {}).get(event.nonce, (None, now))
                 if waiting is not None and not waiting.done():
-                    waiting.set_result(None)
+                    waiting.set_result(now - asked_at)
                     self._wake()
             case events.StreamPing():
                 self._host.session.pong(now, event.stream_id, event.nonce, event.time)
@@ -429,7 +463,10 @@ class Stream:
         """Move what can be moved into the session: pending bytes, records, acknowledgements."""
         while not self._machine.over:
             fed = self._feed()
-            effects = self._machine.pull(now, self._host.session.room(self.stream_id))
+            session, stream_id = self._host.session, self.stream_id
+            effects = self._machine.pull(now, session.room(stream_id), behind=session.waits(stream_id))
+            if self._machine.joining:
+                session.tell_when_left(stream_id)
             if not effects and not fed:
                 return
             self._act(now, effects)

@@ -115,6 +115,53 @@ def test_congestion_state_starts_anew_at_a_new_host(engines: tuple[str, str], mo
     assert len(pair.dialer.received[lane]) == 700_000
 
 
+def test_a_peer_that_moves_again_and_again_is_followed_or_told_to_dial_again(
+    engines: tuple[str, str],
+) -> None:
+    """One core follows three changes of address; it must not leave the peer speaking to nobody after that."""
+    pair = Pair(*engines)
+    pair.handshake()
+    pair.advance(0.2)
+    lane = pair.dialer.carrier.open_lane()
+    for number in range(1, 7):
+        moved = ("198.51.100.7", 4000 + number)
+        pair.dialer.carrier.moved()
+        pair.dialer.carrier.send(lane, b"%d" % number)
+        _live_at(pair, moved, 0.5)
+        assert pair.listener.received[lane].endswith(b"%d" % number), "what it sent is heard in any case"
+        if pair.listener.terminated is not None:
+            break
+        assert pair.listener.carrier.remote == moved
+    if engines[1] == "aioquic":
+        assert pair.listener.terminated is None
+        return
+    assert number == 4
+    for side in (pair.listener, pair.dialer):
+        assert side.terminated is not None, "within a round trip"
+        assert (side.terminated.reason, side.terminated.by_application) == ("carrier_lost", True)
+
+
+def test_nobody_else_can_make_it_seem_that_the_peer_moved(engines: tuple[str, str]) -> None:
+    """Garbage, and what was sent before, from any number of addresses: the session goes on where it is."""
+    pair = Pair(*engines)
+    pair.handshake()
+    pair.advance(0.2)
+    lane = pair.dialer.carrier.open_lane()
+    for number in range(1, 4):
+        pair.dialer.carrier.send(lane, b"%d" % number)
+        _live_at(pair, ("198.51.100.7", 4000 + number), 0.5)
+    pair.dialer.carrier.send(lane, b"4")
+    sent = [data for data, _ in pair.dialer.carrier.datagrams_to_send(pair.now)]
+    pair.listener.carrier.receive(sent, ("198.51.100.7", 4003), pair.now)
+    garbage = [data[: 1 + CID_BYTES] + os.urandom(60) for data in sent]
+    for number in range(10):
+        pair.listener.carrier.receive(garbage + sent, ("203.0.113.9", 5000 + number), pair.now)
+    _live_at(pair, ("198.51.100.7", 4003), 0.5)
+    assert pair.listener.carrier.remote == ("198.51.100.7", 4003)
+    assert pair.listener.terminated is None
+    assert pair.listener.received[lane] == b"1234"
+
+
 def _key_phase(side: Side) -> int:
     quic = side.carrier._quic  # type: ignore[attr-defined]  # no port says it, and nothing above needs it
     core = getattr(quic, "_core", None)

@@ -132,6 +132,26 @@ def test_the_lane_carries_only_what_opens_and_ends() -> None:
     assert (into.position, into.at_end) == (1, True)
 
 
+def test_an_end_counts_every_datagram() -> None:
+    """One that was late may still come; one beyond the count, or another count, no sender makes."""
+    all_, end = sealed(3), ONE.seal(2, RECORD_END, b"")
+    into = receiver()
+    assert take(into, all_[1])
+    assert into.take(OTHER, 2, RECORD_END, end)
+    assert take(into, all_[0])
+    forged = all_[2].ciphertext[:-1] + b"x"
+    assert not into.datagram(OTHER, 2, RECORD_DATAGRAM, forged), "a relay's word ends nothing"
+    with pytest.raises(StreamError, match="record_after_end"):
+        take(into, all_[2])
+    with pytest.raises(StreamError, match="record_after_end"):
+        into.take(OTHER, 3, RECORD_END, ONE.seal(3, RECORD_END, b""))
+    short = receiver()
+    assert take(short, all_[2])
+    with pytest.raises(StreamError, match="record_after_end"):
+        short.take(OTHER, 2, RECORD_END, end)
+    assert short.take(OTHER, 3, RECORD_END, ONE.seal(3, RECORD_END, b""))
+
+
 def test_an_end_is_kept_until_it_is_acknowledged() -> None:
     sender = DatagramSender()
     with pytest.raises(StreamError, match="bad_ack"):

@@ -257,11 +257,16 @@ def test_frames_that_are_not_due_reset_the_stream_alone() -> None:
         assert event.reason == "stream_state"
         assert resets(dialer, net.now) == [(stream_id, "stream_state")]
         assert not dialer.closed
-    for frame in (wire.encode_map(ACCEPTED, 2), wire.encode_map(CloseStream(), 2) + data(2, b"x")):
+    closed = wire.encode_map(CloseStream(), 2)
+    for frame, reason in (
+        (wire.encode_map(ACCEPTED, 2), "stream_state"),
+        (closed + closed, "stream_state"),
+        (closed + data(2, b"x"), "record_after_end"),
+    ):
         net, listener, raw, stream_id = opened()
         events = raw.send(frame, LANE)
         assert isinstance(events[-1], StreamReset)
-        assert resets(listener, net.now) == [(stream_id, "stream_state")]
+        assert resets(listener, net.now) == [(stream_id, reason)]
         assert not listener.closed
 
 
@@ -355,6 +360,24 @@ def test_a_writer_is_held_back_and_called() -> None:
     assert dialer.take_events() == [StreamWritable(stream_id)]
     assert dialer.take_events() == []
     assert dialer.room(999) == 0
+
+
+def test_whoever_asks_is_told_when_its_frames_have_left() -> None:
+    net, dialer, raw, stream_id = opening()
+    raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
+    assert not dialer.waits(stream_id)
+    dialer.tell_when_left(stream_id)
+    dialer.send_data(net.now, stream_id, 0, 0, bytes(50))
+    assert dialer.waits(stream_id)
+    dialer.outgoing(net.now, lambda _lane: PLENTY)
+    assert dialer.take_events() == [], "nothing waited when it asked"
+    dialer.send_data(net.now, stream_id, 50, 0, bytes(50))
+    dialer.tell_when_left(stream_id)
+    dialer.outgoing(net.now, lambda _lane: 0)
+    assert dialer.take_events() == []
+    dialer.outgoing(net.now, lambda _lane: PLENTY)
+    assert dialer.take_events() == [StreamWritable(stream_id)]
+    assert not dialer.waits(stream_id)
 
 
 def test_a_queue_has_a_hard_end() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric import limits
-from fabric.inbox import Inbox
+from fabric.inbox import Inbox, worth
 
 PART = limits.INBOX_DATAGRAMS_PART
 WHERE = "port"
@@ -139,3 +139,41 @@ def test_dear_datagrams_come_in_small_parts_even_alone() -> None:
         inbox.spent("a", cost * len(taken[1]), len(taken[1]))
     assert sizes[:4] == [PART, limits.UDP_DATAGRAMS_PER_TURN, 20, 20]
     assert sizes[-2] > 20, "cheap again"
+
+
+def test_one_dear_datagram_is_a_part_where_more_would_take_a_turn() -> None:
+    """Whether its sender is alone or others wait: nobody waits for sixteen of them."""
+    for others in (False, True):
+        inbox = Inbox[str, str]()
+        inbox.put("dear", numbered(100), WHERE)
+        assert inbox.take() == ("dear", numbered(PART), WHERE)
+        inbox.spent("dear", PART * limits.UDP_TURN_S, PART)
+        if others:
+            inbox.put("cheap", numbered(100), WHERE)
+            inbox.spent("cheap", 1.0, 10_000_000)
+        assert inbox.take() == ("dear", numbered(1, PART), WHERE)
+        inbox.spent("dear", limits.UDP_TURN_S / 3, 1)
+        assert (next_ := inbox.take()) is not None
+        assert len(next_[1]) < PART
+
+
+def test_a_large_datagram_counts_as_several() -> None:
+    large = 6 * limits.INBOX_DATAGRAM_BYTES
+    assert worth([b"", bytes(1200), bytes(large - 1), bytes(large)]) == 14
+    inbox = Inbox[str, str]()
+    fit = limits.INBOX_DATAGRAMS_EACH // 6
+    assert inbox.put("flood", [bytes(large)] * (fit + 5), WHERE) == 5
+    assert inbox.waiting == 6 * fit
+    assert inbox.put("flood", [b""] * 5, WHERE) == 5 - (limits.INBOX_DATAGRAMS_EACH - 6 * fit)
+    taken = inbox.take()
+    assert taken is not None
+    assert len(taken[1]) == PART // 6, "as much as a part of usual ones"
+    inbox.spent("flood", 1e-6, worth(taken[1]))
+    taken = inbox.take()
+    assert taken is not None
+    assert len(taken[1]) == limits.UDP_DATAGRAMS_PER_TURN // 6
+    while inbox.take():
+        pass
+    assert inbox.waiting == 0
+    inbox.put("one", [bytes(PART * limits.INBOX_DATAGRAM_BYTES + 1)], WHERE)
+    assert inbox.take() is not None, "one goes, however large"

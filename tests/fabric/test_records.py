@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,8 +37,8 @@ def drain(source: RecordSender) -> list[SendRecord]:
     return records
 
 
-def sizes(records: list[SendRecord]) -> list[tuple[int, int, int]]:
-    return [(r.offset, r.flags, len(r.ciphertext) - 16) for r in records]
+def sizes(records: Sequence[SendRecord | None]) -> list[tuple[int, int, int]]:
+    return [(r.offset, r.flags, len(r.ciphertext) - 16) for r in records if r is not None]
 
 
 def take(sink: RecordReceiver, record: SendRecord) -> bool:
@@ -59,6 +61,28 @@ def test_large_writes_are_split_and_small_ones_gathered() -> None:
     for _ in range(100):
         source.write(b"x")
     assert sizes(drain(source)) == [(150_000, 0, 100)]
+
+
+def test_what_would_wait_behind_others_is_joined_and_not_sealed_in_small_records() -> None:
+    source = sender()
+    source.write(b"first")
+    assert source.next_record(ONE) is not None
+    assert not source.joining
+    for count in range(limits.JOINED_BYTES // 100):
+        source.write(bytes(100))
+        assert source.next_record(ONE, behind=True) is None, count
+        assert source.joining
+    source.write(bytes(100))
+    assert sizes([source.next_record(ONE, behind=True)]) == [(5, 0, limits.JOINED_BYTES // 100 * 100 + 100)]
+    assert not source.joining
+    source.write(bytes(100))
+    assert source.next_record(ONE, behind=True) is None
+    assert [size for _, _, size in sizes(drain(source))] == [100], "nothing is before it any more"
+    source.write(bytes(100))
+    source.finishing = True
+    last = source.next_record(ONE, behind=True)
+    assert last is not None
+    assert last.flags == RECORD_END, "nothing will come to be joined with it"
 
 
 def test_the_end_rides_on_the_last_record_or_alone() -> None:
@@ -208,6 +232,26 @@ def test_a_copy_is_dropped_and_delivered_once() -> None:
     assert not empty_end.take(OTHER, 0, RECORD_END, ONE.seal(0, RECORD_END, b""))
 
 
+def test_reading_in_small_pieces_does_not_copy_the_rest_each_time() -> None:
+    sink, data = receiver(), bytes(range(256)) * 256
+    assert sink.take(OTHER, 0, 0, ONE.seal(0, 0, data))
+    assert sink.take(OTHER, len(data), 0, ONE.seal(len(data), 0, b"next"))
+    parts = [sink.read(5)]
+    assert sink._chunks is not None
+    rest = sink._chunks[0]
+    assert isinstance(rest, memoryview), "the rest of a record is a view"
+    whole = rest.obj
+    while sink.readable > 10:
+        parts.append(sink.read(5))
+        if len(sink._chunks) == 2:
+            assert isinstance(sink._chunks[0], memoryview)
+            assert sink._chunks[0].obj is whole
+    assert all(type(part) is bytes for part in parts)
+    last = sink.read()
+    assert type(last) is bytes
+    assert b"".join([*parts, last]) == data + b"next"
+
+
 def test_order_and_boundaries() -> None:
     sink = receiver()
     assert code(sink, 3, 0, ONE.seal(3, 0, b"de")) == "record_gap"
@@ -220,7 +264,12 @@ def test_nothing_follows_the_end() -> None:
     sink = receiver()
     assert sink.take(OTHER, 0, RECORD_END, ONE.seal(0, RECORD_END, b"abc"))
     assert code(sink, 3, 0, ONE.seal(3, 0, b"d")) == "record_after_end"
-    assert code(sink, 4, 0, ONE.seal(4, 0, b"d")) == "record_gap"
+    assert code(sink, 4, 0, ONE.seal(4, 0, b"d")) == "record_after_end"
+    assert code(sink, 1, 0, ONE.seal(1, 0, b"bcd")) == "record_after_end"
+    for flags in (RECORD_END, RECORD_EMPTY):
+        assert code(sink, 3, flags, ONE.seal(3, flags, b"")) == "record_after_end"
+    assert not sink.take(OTHER, 0, RECORD_END, ONE.seal(0, RECORD_END, b"abc")), "a copy is no harm"
+    assert (sink.read(), sink.at_end) == (b"abc", True)
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,8 @@ def test_a_raw_body_that_cannot_be_passed_on_is_refused() -> None:
     relay_end = chain.links[0][1]
     raw = Raw(chain.net, relay_end)
     fields = msgspec.msgpack.decode(wire.encode_map(asked(), 2)[16:])
-    # Ignored here, but not text: only whoever must write the map again sees it.
-    body = msgspec.msgpack.encode({**fields, "zz": "zz"}).replace(b"\xa2zz\xa2zz", b"\xa2zz\xa2\xff\xff")
+    # A key that is ignored here, but no text: only whoever must write the map again sees it.
+    body = msgspec.msgpack.encode({**fields, "zz": "zz"}).replace(b"\xa2zz\xa2zz", b"\xa2\xff\xff\xa2zz")
     lane = LaneKey(TrafficClass.RELIABLE, 0)
     events = raw.send(wire.encode_frame(wire.FrameType.OPEN_STREAM, 2, body, 1), lane)
     assert [type(event) for event in events] == [StreamOpened]

@@ -1,5 +1,6 @@
 """One end of a sealed stream: opening, confirming, ending, and what ends it early."""
 
+# Long on purpose: each state of one end with what may come in it and what may not.
 from __future__ import annotations
 
 from random import Random
@@ -214,6 +215,19 @@ def test_an_end_is_acknowledged_at_once() -> None:
     (end,) = records(ends.one)
     outcome = ends.other.handle(0.0, hop(end))
     assert [item for item in outcome if isinstance(item, SendAck)] == [SendAck(1, limits.E2E_WINDOW_BYTES)]
+
+
+def test_a_record_after_both_ends_resets_the_hop_stream_and_fails_nobody() -> None:
+    ends = Ends().confirmed()
+    for end in (ends.one, ends.other):
+        end.finish()
+    ends.carry(ends.one, ends.other)
+    ends.carry(ends.other, ends.one)
+    assert Finished() in ends.other.handle(0.0, HopAck(1, 0))
+    (reset,) = ends.other.handle(0.0, HopRecord(0, 0, bytes(17)))
+    assert isinstance(reset, SendReset)
+    assert reset.reason == "record_after_end"
+    assert ends.other.over
 
 
 def test_one_acknowledgement_for_many_records() -> None:

@@ -310,6 +310,18 @@ def test_with_position_changes_the_position_and_keeps_strange_keys() -> None:
     assert body.seal == LEASED_OPEN.seal
 
 
+def test_with_position_leaves_every_other_value_as_it_is_spelled() -> None:
+    """Also one that no encoder of ours would spell so: an integer in five bytes, a timestamp."""
+    strange = b"\xa1i\xd2\x00\x00\x00\x01" + b"\xa1t\xc7\x0c\xff" + bytes(12)
+    whole = wire.encode_map(LEASED_OPEN, 2)[16:]
+    fields = msgspec.msgpack.decode(whole)
+    assert whole[0] == 0x80 + len(fields), "a map of fewer than 16 keys"
+    onward = wire.with_position(bytes([whole[0] + 2]) + whole[1:] + strange, 2)
+    assert onward.endswith(strange)
+    fields["route"]["position"] = 2
+    assert msgspec.msgpack.decode(onward[: -len(strange)].replace(onward[:1], whole[:1], 1)) == fields
+
+
 @pytest.mark.parametrize(
     "body", [wire.encode_map(DIRECT_OPEN, 2)[16:], b"\x91", b"\x80", b"\x81\xa5route\x01"]
 )

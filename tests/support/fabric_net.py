@@ -236,7 +236,8 @@ class Host:
         """Move what the streams want to send into their sessions."""
         now = self.net.now
         for stream in self.streams.values():
-            outcome = stream.machine.pull(now, stream.session.room(stream.stream_id))
+            room, behind = stream.session.room(stream.stream_id), stream.session.waits(stream.stream_id)
+            outcome = stream.machine.pull(now, room, behind=behind)
             stream.events += perform(now, stream.session, stream.stream_id, outcome)
 
     def timers(self) -> None:

@@ -52,7 +52,7 @@ class LaneBytes:
     """Bytes of a lane the peer opened, in order; `fin` ends the lane."""
 
     quic_stream_id: int
-    data: bytes
+    data: bytes | memoryview
     fin: bool
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ssl
 from functools import partial
 from operator import itemgetter
@@ -20,6 +21,7 @@ from qh3.quic.packet import QuicErrorCode, QuicProtocolVersion
 from qh3.tls import SignatureAlgorithm
 
 from fabric import limits
+from fabric.errors import CloseNumber
 from fabric.identity import NodeIdentity
 from fabric.io.engines import (
     Address,
@@ -198,6 +200,9 @@ class Qh3Carrier(BaseCarrier):
         self._pending_datagrams = 0
         self._close_after_finished = False
         self._losses = _LargeLosses(config.max_datagram_bytes)
+        self._paths: set[Address] = {addr}
+        """Where datagrams came from that the core took."""
+        self._unfollowed: Address | None = None
 
     @property
     def remote(self) -> Address:
@@ -209,6 +214,42 @@ class Qh3Carrier(BaseCarrier):
         return self._quic._state is QuicConnectionState.TERMINATED
 
     def receive(self, datagrams: list[bytes], addr: Address, now: float) -> None:
+        if addr in self._paths or self.is_dialer or not self._quic._handshake_complete:
+            self._take(datagrams, addr, now)
+        else:
+            self._follow(datagrams, addr, now)
+
+    def _follow(self, datagrams: list[bytes], addr: Address, now: float) -> None:
+        """The peer may have moved. The core has room for three addresses after the first and drops what comes
+        from any other unread: then the peer would speak to nobody until it gives up. So it is told to dial
+        again. Whether a datagram is the peer's at all, only the core can say, once it comes from elsewhere.
+        """
+        before = self._heard()
+        self._take(datagrams, addr, now)
+        if self._heard() != before:
+            self._paths.add(addr)
+            return
+        self._take(datagrams, self.remote, now)
+        if self._heard() != before and self._quic._close_event is None:
+            self._unfollowed = addr
+            self.close(CloseNumber.TIMEOUT, "carrier_lost")
+
+    def _heard(self) -> tuple[object, ...]:
+        """What changes when the core takes a packet for the peer's: its own timers and counts, or ours."""
+        quic = self._quic
+        core = cast("Any", quic._core)
+        lanes = sum(map(len, quic.lane_parts.values()))
+        timer = core.get_timer()
+        return (
+            timer if timer is not None and timer[0] != "idle" else None,  # that one starts anew for anything
+            core.bytes_in_flight,
+            core.latest_rtt,
+            len(quic._events),
+            lanes,
+            len(quic.datagrams),
+        )
+
+    def _take(self, datagrams: list[bytes], addr: Address, now: float) -> None:
         try:
             self._quic.receive_batch(datagrams, addr, now)
         except (RuntimeError, QuicConnectionError) as error:
@@ -228,6 +269,9 @@ class Qh3Carrier(BaseCarrier):
             if event is not None:
                 core.close(event.error_code, None, event.reason_phrase.encode())
                 self._poll(datagrams, now)
+        if self._unfollowed is not None:
+            datagrams += [(data, self._unfollowed) for data, _ in datagrams]
+            self._unfollowed = None
         self._sealed(len(datagrams))
         if core.active_path[5] > self._config.max_datagram_bytes:
             self._losses.sent(datagrams)
@@ -243,6 +287,11 @@ class Qh3Carrier(BaseCarrier):
             # up. It goes on once more has come from there; the library's own loop loses what it gathered.
             if "capacity exhausted" not in str(error):
                 raise
+
+    def moved(self) -> None:
+        # Without an id left the library raises; the peer sees the new address under the old one then.
+        with contextlib.suppress(ValueError):
+            super().moved()
 
     def close(self, code: int, reason: str) -> None:
         quic = self._quic

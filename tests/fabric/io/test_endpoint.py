@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from fabric import limits
+from fabric.classes import TrafficClass
 from fabric.errors import FabricError
 from fabric.io.connection import Connection
 from fabric.io.endpoint import Endpoint
@@ -16,6 +17,7 @@ from fabric.io.engines import CarrierConfig
 from tests.support.aio import run, until
 from tests.support.carrier_pair import identity
 from tests.support.endpoints import (
+    SERVICES,
     assert_alive,
     bind,
     dial,
@@ -318,6 +320,27 @@ def test_a_nat_that_forgets_does_not_end_the_session(listener: str) -> None:
             assert await connection.ping() > 0
             await until(lambda: other.remote != before)
             assert await other.ping() > 0
+
+    run(main)
+
+
+@engines
+def test_a_nat_that_forgets_again_and_again_does_not_end_a_stream(engines: tuple[str, str]) -> None:
+    async def main() -> None:
+        async with (
+            await bind(1, engine=engines[0]) as a,
+            await bind(2, engine=engines[1], services=SERVICES) as b,
+            UdpLink(b.local_address, delay_s=0.002) as link,
+        ):
+            connection = await dial(a, b, link.url)
+            stream = await connection.open("echo", TrafficClass.INTERACTIVE)
+            for number in range(6):
+                link.rebind()
+                stream.write(b"%d" % number)
+                async with asyncio.timeout(5):
+                    assert await stream.readexactly(1) == b"%d" % number
+            assert b.counters["internal_errors"] == 0
+            stream.reset()
 
     run(main)
 

@@ -191,11 +191,14 @@ def test_a_hole_that_is_filled_at_last_leaves_turns_to_others(engine: str) -> No
             carrier: Any = hostile.connection.carrier
             session: Any = node.connections()[0].session
             parts: list[int] = []
+            views: set[int] = set()
             judge = session.handle
 
             def counted(now: float, event: Any) -> Any:
                 if isinstance(event, LaneData):
                     parts.append(len(event.data))
+                    if isinstance(event.data, memoryview):
+                        views.add(id(event.data.obj))
                 return judge(now, event)
 
             session.handle = counted
@@ -212,6 +215,7 @@ def test_a_hole_that_is_filled_at_last_leaves_turns_to_others(engine: str) -> No
             hostile.connection._host.connection_dirty(hostile.connection)
             await until(lambda: sum(parts) > 2 * MIB)
             assert max(parts) <= max(limits.SESSION_INPUT_BYTES, 128 * limits.CARRIER_DATAGRAM_BYTES)
+            assert 1 <= len(views) < len(parts) // 4, "parts of what came at once are views of it"
 
     run(main, timeout_s=90)
 

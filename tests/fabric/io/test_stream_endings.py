@@ -1,13 +1,16 @@
 """How sealed streams end on real sockets: ends, failures, cancellation, refusals, bad paths."""
 
+# Long on purpose: every way in which a stream ends, told by both of its ends.
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import os
+from typing import Any
 
 import pytest
 
+from fabric import limits
 from fabric.classes import Mode, TrafficClass
 from fabric.errors import FabricError, StreamError
 from fabric.io.connection import Connection
@@ -23,6 +26,8 @@ from tests.support.endpoints import (
     send_and_hash,
 )
 from tests.support.udp_link import UdpLink
+
+MIB = 1 << 20
 
 # -- endings --
 
@@ -100,6 +105,51 @@ def test_a_reset_reaches_the_reader_and_the_writer() -> None:
                     await use()
             await stream.aclose()
             stream.reset()
+
+    run(main)
+
+
+def test_a_peer_that_takes_nothing_holds_a_service_that_is_done_only_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "SERVICE_END_S", 0.8)
+
+    async def main() -> None:
+        async def speak(stream: Stream, connection: Connection) -> None:
+            stream.write(bytes(12 * MIB))
+
+        async with pair(services={"speak": speak}) as (_, b, connection):
+            deaf = await connection.open("speak", TrafficClass.BULK)
+            slow = await connection.open("speak", TrafficClass.BULK)
+            for count in range(12):
+                assert len(await slow.readexactly(MIB)) == MIB, count
+                await asyncio.sleep(0.1)  # a slow reader takes longer in all than one may be silent
+            assert await slow.read() == b""
+            await until(lambda: not b._serving._tasks)
+            with pytest.raises(StreamError, match="cancelled"):
+                await deaf.readexactly(12 * MIB)
+
+    run(main)
+
+
+def test_leaving_a_stream_that_is_cancelled_gives_it_up_even_after_the_peers_end() -> None:
+    async def main() -> None:
+        async def end_and_stay(stream: Stream, connection: Connection) -> None:
+            await stream.end()
+            await asyncio.Event().wait()
+
+        async with pair(services={"stay": end_and_stay}) as (_, b, connection):
+            stream = await connection.open("stay", TrafficClass.BULK)
+            assert await stream.read() == b""
+            stream.write(bytes(12 * MIB))
+            leaving = asyncio.ensure_future(stream.aclose())
+            await until(lambda: stream.machine.moved[0] > 0)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            assert stream.over
+            assert connection.streams() == []
+            await until(lambda: b.connections()[0].streams() == [])
 
     run(main)
 
@@ -241,6 +291,75 @@ def test_closing_the_endpoint_cancels_its_services() -> None:
                 await stream.read()
 
     run(main)
+
+
+def test_a_service_that_does_not_end_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "SERVICE_STOP_S", 0.05)
+
+    async def main() -> None:
+        leave = asyncio.Event()
+
+        async def stubborn(stream: Stream, connection: Connection) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await leave.wait()
+
+        async with pair(services={"stubborn": stubborn}) as (_, b, connection):
+            stream = await connection.open("stubborn", TrafficClass.RELIABLE)
+            stream.write(b"x")
+            await until(lambda: len(b._serving._tasks) == 1)
+            await b.aclose()
+            assert b.addresses == []
+            assert b.counters["services_stuck"] == 1
+            leave.set()
+            await until(lambda: not b._serving._tasks)
+
+    run(main)
+    assert "service stubborn was cancelled and does not end" in caplog.text
+
+
+def test_whoever_is_cancelled_while_closing_an_endpoint_has_closed_it() -> None:
+    """At its first wait, for attempts to resume, or at its second, for services."""
+
+    async def main(attempt_waits: bool) -> None:
+        leave = asyncio.Event()
+
+        async def slow() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await leave.wait()
+
+        async def serve(stream: Stream, connection: Connection) -> None:
+            await slow()
+
+        async with pair(services={"slow": serve}) as (_, b, connection):
+            stream = await connection.open("slow", TrafficClass.RELIABLE)
+            stream.write(b"x")
+            await until(lambda: len(b._serving._tasks) == 1)
+            if attempt_waits:
+                resuming: Any = b.resuming
+                resuming._tasks["stream"] = asyncio.create_task(slow())
+                await asyncio.sleep(0)
+            closing = asyncio.ensure_future(b.aclose())
+            await asyncio.sleep(0)
+            assert (b.connections() == []) is not attempt_waits
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            assert closing.cancelled()
+            assert b.addresses == []
+            assert (b._timers, b._table.by_cid, b.resuming._streams) == ({}, {}, {})
+            with pytest.raises(StreamError):
+                await stream.read()
+            leave.set()
+            await until(lambda: not b._serving._tasks)
+
+    run(lambda: main(attempt_waits=True))
+    run(lambda: main(attempt_waits=False))
 
 
 # -- refusals --

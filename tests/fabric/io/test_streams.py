@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+from typing import Any
 
 import pytest
 
@@ -122,6 +123,36 @@ def test_a_stream_opened_before_the_session_is_ready_rides_in_its_first_flight()
     run(main)
 
 
+@engines
+def test_small_writes_that_wait_for_the_lane_become_few_records(engines: tuple[str, str]) -> None:
+    async def main() -> None:
+        async with pair(engines) as (_, _, connection):
+            stream = await connection.open("echo", TrafficClass.BULK)
+            stream.write(b"0")
+            assert await stream.readexactly(1) == b"0"
+            lanes: Any = connection._lanes
+            pieces = [os.urandom(100) for _ in range(500)]
+            room, lanes._room = lanes._room, lambda _key: 0
+            for piece in pieces:
+                stream.write(piece)
+                await asyncio.sleep(0)  # a turn of its own for each, as from a socket
+            sealed = stream.machine.counters["records_sent"]
+            assert 1 < sealed <= 2 + 100 * 500 // limits.JOINED_BYTES
+            lanes._room = room
+            assert stream.machine.joining
+            connection.stream_dirty(stream)
+            assert connection._fill_lanes(connection.now())
+            assert connection._fill_lanes(connection.now())
+            assert not stream.machine.joining, "the rest follows without an answer of the peer's"
+            assert await stream.readexactly(50_000) == b"".join(pieces)
+            stream.write(b"alone")
+            assert await stream.readexactly(5) == b"alone", "what waits behind nothing goes at once"
+            await stream.end()
+            await stream.aclose()
+
+    run(main)
+
+
 def test_reading_in_pieces() -> None:
     async def main() -> None:
         async with (
@@ -137,6 +168,28 @@ def test_reading_in_pieces() -> None:
                 await stream.readexactly(3)
             assert short.value.partial == b"89"
             assert await stream.read() == b""
+
+    run(main)
+
+
+def test_a_record_of_a_stream_that_is_over_here_resets_it_and_nothing_else() -> None:
+    """Without a hold nobody is left to judge it: what the peer goes on to send must not pile up unseen."""
+
+    async def main() -> None:
+        async with pair() as (_, b, connection):
+            stream = await connection.open("echo", TrafficClass.RELIABLE, resume=False)
+            await stream.end()
+            assert await stream.read() == b""
+            await until(lambda: stream.ended)
+            far = b.connections()[0].session
+            await until(lambda: connection.session.streams() == ())
+            opening = await connection.open("echo", TrafficClass.RELIABLE, resume=False)
+            connection.release(opening)  # as when both directions have ended here
+            far.send_data(b.now(), opening.stream_id, 0, 0, bytes(100))
+            b.connections()[0].stream_dirty(b.connections()[0].streams()[0])
+            await until(lambda: far.resets_received["record_after_end"] == 1)
+            assert await connection.ping() > 0
+            assert connection.session._window.held == 0
 
     run(main)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 
 import pytest
 
+from fabric import limits
 from fabric.io.worker import Worker
 from tests.support.aio import run
 
@@ -61,3 +63,14 @@ def test_a_cancelled_caller_leaves_the_call_to_finish() -> None:
         assert done.is_set()
 
     run(main)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.005, limits.WORKER_SWITCH_S), (0.0001, 0.0001)])
+def test_a_worker_that_computes_keeps_the_loop_waiting_for_less(before: float, after: float) -> None:
+    was = sys.getswitchinterval()
+    sys.setswitchinterval(before)
+    try:
+        run(lambda: Worker("test").close())
+        assert sys.getswitchinterval() == pytest.approx(after, rel=0.02)
+    finally:
+        sys.setswitchinterval(was)
