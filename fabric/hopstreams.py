@@ -144,6 +144,15 @@ class HopStreams:
             found[stream.queue.lane] = count + 1, queued + stream.queue.queued
         return found
 
+    def waiting(self, stream_id: int) -> int:
+        """Bytes of memory that the frames which wait to leave on a stream take, datagrams included; 0 for a
+        dead one.
+        """
+        stream = self._live(stream_id)
+        if stream is None:
+            return 0
+        return stream.queue.memory + (stream.datagrams.memory if stream.datagrams is not None else 0)
+
     def open_stream(
         self,
         now: float,
@@ -450,7 +459,7 @@ class HopStreams:
                 stream.local_closed = True
                 if stream.remote_closed:
                     self._bury(now, stream)
-            elif stream.relayed and item.carried:
+            if stream.relayed:
                 sent[queue.stream_id] = sent.get(queue.stream_id, 0) + item.carried
         self._events += [StreamSent(stream_id, carried) for stream_id, carried in sent.items()]
         self._wake(dict.fromkeys(queue.stream_id for queue, _ in pulled))

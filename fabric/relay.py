@@ -143,8 +143,8 @@ def check_lease(
 
 @dataclass(slots=True, eq=False)
 class _Leg:
-    """One side of a relayed stream; `other` is where its frames go. `held`: bytes that came in on this side
-    and have not left on the other.
+    """One side of a relayed stream; `other` is where its frames go. `held`: memory of what came in on this
+    side, or was asked for by it, and has not left on the other.
     """
 
     session: Session
@@ -205,7 +205,7 @@ class Relay:
 
     @property
     def held(self) -> int:
-        """Bytes that wait for their next hop."""
+        """Bytes of memory that what waits for its next hop takes."""
         return self._memory.total
 
     # -- events ----------------------------------------------------------------------------------------------
@@ -240,14 +240,17 @@ class Relay:
         if isinstance(event, StreamRecord):
             leg.pair.account.add(event.carried, forward=leg.forward)
             self._forward(now, leg, event)
-            self._hold(now, leg, event.carried)
+            self._count(now, leg)
         elif isinstance(event, StreamDatagram):
             leg.pair.account.add(event.size, forward=leg.forward)
             to.send_datagram(now, to_id, event.number, event.flags, event.payload)
+            self._count(now, leg)
         elif isinstance(event, StreamSent):
             # What left on this leg came in on the other: only now may that peer send more.
-            to.consumed(now, to_id, event.carried)
-            self._hold(now, other, -event.carried)
+            if event.carried:
+                to.consumed(now, to_id, event.carried)
+            self._count(now, other)
+            self._end(leg.pair)
         elif isinstance(event, StreamAck):
             to.send_ack(now, to_id, event.received_up_to, event.limit)
         elif isinstance(event, StreamAcceptedEvent):
@@ -259,8 +262,8 @@ class Relay:
         elif isinstance(event, StreamClosed):
             leg.closed = True
             to.close_stream(now, to_id)
-            if other.closed:
-                self._unpair(leg.pair)
+            self._count(now, leg)
+            self._end(leg.pair)
         elif isinstance(event, StreamReset):
             self._unpair(leg.pair)
             to.reset_stream(now, to_id, event.reason, event.detail)
@@ -361,15 +364,21 @@ class Relay:
             # The next hop takes smaller frames than this one, or the stream's state does not allow data.
             self._break(now, leg.pair, Refusal("route_failed", f"cannot be passed on: {error.code}"))
 
-    def _hold(self, now: float, leg: _Leg, count: int) -> None:
+    def _count(self, now: float, leg: _Leg) -> None:
+        """Count anew what waits on the way on from `leg`."""
         if leg.stream_id not in self._legs.get(leg.session, ()):
             return  # broken meanwhile
-        leg.held += count
+        leg.held = leg.other.session.waiting(leg.other.stream_id)
         victim = self._memory.hold(leg, leg.pair.lease.organization_id, leg.session, leg.held)
         if victim is not None:
             self.counters["memory_exceeded"] += 1
             refusal = Refusal("route_failed", f"{victim.held} bytes wait at a relay without room for more")
             self._break(now, victim.pair, refusal)
+
+    def _end(self, pair: _Pair) -> None:
+        """Forget a stream that both ends have closed once nothing of it waits: until then it is memory."""
+        if all(leg.closed and not leg.session.waiting(leg.stream_id) for leg in (pair.front, pair.back)):
+            self._unpair(pair)
 
     def _break(self, now: float, pair: _Pair, refusal: Refusal) -> None:
         self.counters[f"ended_{refusal.reason}"] += 1
