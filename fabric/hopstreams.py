@@ -166,17 +166,10 @@ class HopStreams:
         (a relay's). Raises `StreamError` (`too_many_streams`, `going_away`, `mode_not_supported`,
         `not_ready`), and `SessionError` when closed.
         """
-        self._check_open()
         raw = b"" if isinstance(body, OpenStream) else body
         if not isinstance(body, OpenStream):
             body = _open_of(Frame(FrameType.OPEN_STREAM, wire.FLAG_CRITICAL, 1, body))
-        if body.mode == Mode.DATAGRAM and not self.config.datagrams:
-            raise StreamError("mode_not_supported", "this node carries no datagrams")
-        if self._peer_drains or self._last_taken != wire.U64_MAX:
-            raise StreamError("going_away", "the session drains")
-        alive = self._ours + len(self._leaving)
-        if self._peer_limits is not None and alive >= self._peer_limits.max_streams:
-            raise StreamError("too_many_streams", f"the peer takes {self._peer_limits.max_streams} at once")
+        self.check_room(body.stream_mode)
         stream_id = self._next_id
         head = (
             wire.encode_frame(FrameType.OPEN_STREAM, stream_id, raw, wire.FLAG_CRITICAL)
@@ -191,6 +184,17 @@ class HopStreams:
         stream = self._add(now, stream_id, lane, body.stream_mode, ours=True)
         self.scheduler.push(stream.queue, Item(head))
         return stream_id
+
+    def check_room(self, mode: Mode) -> None:
+        """Raise what `open_stream` would (but `not_ready`), were it asked now for a stream of this mode."""
+        self._check_open()
+        if mode is Mode.DATAGRAM and not self.config.datagrams:
+            raise StreamError("mode_not_supported", "this node carries no datagrams")
+        if self._peer_drains or self._last_taken != wire.U64_MAX:
+            raise StreamError("going_away", "the session drains")
+        alive = self._ours + len(self._leaving)
+        if self._peer_limits is not None and alive >= self._peer_limits.max_streams:
+            raise StreamError("too_many_streams", f"the peer takes {self._peer_limits.max_streams} at once")
 
     def accept_stream(self, now: float, stream_id: int, body: StreamAccepted | bytes) -> None:
         """Answer a `StreamOpened`; a relay gives the raw body. Data may follow."""

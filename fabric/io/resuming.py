@@ -198,7 +198,8 @@ class Resuming:
                 except FabricError as error:
                     self.counters["attempts_failed"] += 1
                     _log.info("stream to %s does not go on: %s", stream.service, error)
-                    here = None
+                    if not stream.bound:
+                        here = None
                     continue
                 return True
         return False

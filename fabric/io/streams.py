@@ -393,8 +393,10 @@ class Stream:
     async def resume(self, connection: Connection, route: RouteRef | None = None) -> None:
         """Go on over a new hop stream of `connection`; only the end that opened the stream does this.
 
-        Returns when the other end has agreed. Raises `FabricError`, and the stream waits for another way.
+        Returns when the other end has agreed. Raises `FabricError`, and the stream waits for another way; if
+        `connection` has no room for it, it stays as and where it is.
         """
+        connection.session.check_room(self.mode)
         now = self._host.now()
         opening = self._machine.resume(now, route)
         self.move(connection, connection.session.open_stream(now, opening.open))
