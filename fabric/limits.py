@@ -707,11 +707,11 @@ RESUME_RETRY_FIRST_S = 0.1
 RESUME_RETRY_MAX_S = 2.0
 """Longest such pause; a session that comes up ends it at once."""
 
-HELD_STREAMS = 1024
-"""Streams of one endpoint that wait for another carrier; more fail at once."""
+HELD_STREAMS = 8192
+"""Streams of one endpoint that wait for another carrier; more fail at once. Some 10 KB each."""
 
-HELD_STREAMS_PEER = 256
-"""Of these, with one node at the other end."""
+HELD_STREAMS_PEER = 2048
+"""Of these, with one node at the other end: what one session carries, `SESSION_STREAMS` of each end."""
 
 HELD_BYTES = 64 << 20
 """Unread and unacknowledged bytes of all waiting streams."""

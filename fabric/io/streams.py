@@ -446,7 +446,8 @@ class Stream:
         before = self._pending_bytes
         while pending:
             view = pending[0]
-            room = self._host.write_room(self)
+            # What waits for a carrier was counted when it began to: it does not grow meanwhile.
+            room = self._host.write_room(self) if self._machine.bound else 0
             taken = self._machine.write(view[:room]) if room > 0 else 0
             self._pending_bytes -= taken
             if taken < len(view):
