@@ -684,9 +684,9 @@ MEMORY_PROCESS_BYTES = 512 << 20
 """The same of all peers: half of what a node means to stay under."""
 
 MEMORY_STREAM_BYTES = 64 << 10
-"""What a stream may always hold for a peer that has not acknowledged it: a record. Where a session, a peer or
-the process holds half of its budget, writers wait for the peer beyond this: a thousand such streams fill the
-other half."""
+"""What a stream may always hold for a peer that has not acknowledged it: a record. Where a session or a peer
+holds half of its budget, or the process does and the peer more than its share, writers wait for the peer
+beyond this: a thousand such streams fill the other half."""
 
 DATAGRAM_REPLAY_WINDOW = 1024
 """Numbers behind the newest that are still taken: more than a path reorders in a second of video."""

@@ -369,11 +369,13 @@ class Relay:
         if leg.stream_id not in self._legs.get(leg.session, ()):
             return  # broken meanwhile
         leg.held = leg.other.session.waiting(leg.other.stream_id)
-        victim = self._memory.hold(leg, leg.pair.lease.organization_id, leg.session, leg.held)
-        if victim is not None:
+        tenant = leg.pair.lease.organization_id
+        victim = self._memory.hold(leg, tenant, leg.session, leg.held)
+        while victim is not None:
             self.counters["memory_exceeded"] += 1
             refusal = Refusal("route_failed", f"{victim.held} bytes wait at a relay without room for more")
             self._break(now, victim.pair, refusal)
+            victim = self._memory.excess(tenant, leg.session)
 
     def _end(self, pair: _Pair) -> None:
         """Forget a stream that both ends have closed once nothing of it waits: until then it is memory."""
