@@ -760,4 +760,6 @@ RELAY_BYTES = 256 << 20
 it is reset and may go on over another route."""
 
 RELAY_ACCOUNTS = 4096
-"""Accounting rows by class, route and organization between two reports; later routes share one row."""
+"""Accounting rows by class, route and organization. A new route takes the place of the oldest that carries
+nothing now, which is added to one row a class, so that sums never go back.
+"""

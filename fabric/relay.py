@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fabric import limits, wire
 from fabric.classes import CLASS_NAMES, TrafficClass
@@ -86,14 +86,15 @@ class Refusal:
 
 @dataclass(slots=True)
 class Account:
-    """What passed, without reading it. Bytes are those of DATA frames, of datagrams too; `forward` is from
-    the initiator.
+    """What passed since the node began, without reading it. Bytes are those of DATA frames, of datagrams too;
+    `forward` is from the initiator. `live`: streams that pass now.
     """
 
     streams: int = 0
     records: int = 0
     bytes_forward: int = 0
     bytes_back: int = 0
+    live: int = field(default=0, compare=False)
 
     def add(self, size: int, *, forward: bool) -> None:
         """Count one record or datagram of so many bytes."""
@@ -103,12 +104,19 @@ class Account:
         else:
             self.bytes_back += size
 
+    def include(self, other: Account) -> None:
+        """Add what an account of streams that are over counted."""
+        self.streams += other.streams
+        self.records += other.records
+        self.bytes_forward += other.bytes_forward
+        self.bytes_back += other.bytes_back
+
 
 AccountKey = tuple[TrafficClass, str, str]
 """(class, route_id, organization_id)"""
 
 OTHER_ROUTES = "*"
-"""Route id and organization of the rows that count what came after `RELAY_ACCOUNTS` routes."""
+"""Route id and organization of the rows, one a class, of what has no own row among `RELAY_ACCOUNTS`."""
 
 
 def check_lease(
@@ -308,13 +316,6 @@ class Relay:
         """How many streams pass now."""
         return len(self._pairs())
 
-    def take_accounts(self) -> dict[AccountKey, Account]:
-        """The accounts so far; counting starts anew, also for streams that go on."""
-        taken, self.accounts = self.accounts, {}
-        for pair in self._pairs():
-            pair.account = self._account(pair.lease, pair.open.traffic_class)
-        return taken
-
     # -- parts -----------------------------------------------------------------------------------------------
 
     def _opened(self, now: float, session: Session, event: StreamOpened) -> None:
@@ -347,6 +348,7 @@ class Relay:
         onward.adopt(stream_id, tenant=lease.organization_id)
         account = self._account(lease, event.open.traffic_class)
         account.streams += 1
+        account.live += 1
         pair = _Pair(lease, event.open, account, self._until(now, lease))
         pair.front = _Leg(session, event.stream_id, pair, forward=True)
         pair.back = _Leg(onward, stream_id, pair, forward=False)
@@ -399,6 +401,7 @@ class Relay:
         self._touched.pop(session, None)
 
     def _unpair(self, pair: _Pair) -> None:
+        pair.account.live -= 1
         for leg in (pair.front, pair.back):
             self._memory.hold(leg, pair.lease.organization_id, leg.session, 0)
             legs = self._legs[leg.session]
@@ -418,9 +421,19 @@ class Relay:
 
     def _account(self, lease: Lease, traffic_class: TrafficClass) -> Account:
         key = (traffic_class, lease.route_id, lease.organization_id)
-        if key not in self.accounts and len(self.accounts) >= limits.RELAY_ACCOUNTS:
+        if key not in self.accounts and len(self.accounts) >= limits.RELAY_ACCOUNTS and not self._fold():
             key = (traffic_class, OTHER_ROUTES, OTHER_ROUTES)
         return self.accounts.setdefault(key, Account())
+
+    def _fold(self) -> bool:
+        """Add the oldest route of which no stream passes to its class's rest, for room; False without one."""
+        for key, account in self.accounts.items():
+            if not account.live and key[1] != OTHER_ROUTES:
+                del self.accounts[key]
+                rest = (key[0], OTHER_ROUTES, OTHER_ROUTES)
+                self.accounts.setdefault(rest, Account()).include(account)
+                return True
+        return False
 
     def _touch(self, session: Session) -> None:
         self._touched[session] = None

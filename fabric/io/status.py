@@ -15,6 +15,7 @@ from fabric.io.engines import available_engines
 from fabric.io.node import Node
 from fabric.io.updates import LogStatus
 from fabric.pressure import Pressure
+from fabric.relay import Account
 from projections.model import RegistryRecord
 from projections.snapshot import Snapshot
 from statelog.alarms import is_stale
@@ -363,10 +364,7 @@ def _relay(node: Node) -> list[dict[str, Any]]:
             "class": traffic_class.name.lower(),
             "route_id": route_id,
             "organization_id": organization_id,
-            "streams": account.streams,
-            "records": account.records,
-            "bytes_forward": account.bytes_forward,
-            "bytes_back": account.bytes_back,
+            **_account(account),
         }
         for (traffic_class, route_id, organization_id), account in sorted(
             machine.accounts.items() if machine is not None else ()
@@ -374,13 +372,26 @@ def _relay(node: Node) -> list[dict[str, Any]]:
     ]
 
 
+def _account(account: Account) -> dict[str, int]:
+    return {
+        "streams": account.streams,
+        "records": account.records,
+        "bytes_forward": account.bytes_forward,
+        "bytes_back": account.bytes_back,
+    }
+
+
 def _relaying(node: Node) -> dict[str, Any]:
     machine = node.endpoint.relaying.machine
     if machine is None:
-        return {"streams": 0, "held_bytes": 0, "counters": {}}
+        return {"streams": 0, "held_bytes": 0, "by_class": {}, "counters": {}}
+    sums: dict[TrafficClass, Account] = {}
+    for (traffic_class, _, _), account in machine.accounts.items():
+        sums.setdefault(traffic_class, Account()).include(account)
     return {
         "streams": machine.streams(),
         "held_bytes": machine.held,
+        "by_class": {one.name.lower(): _account(sums[one]) for one in sorted(sums)},
         "counters": dict(sorted(machine.counters.items())),
     }
 

@@ -52,6 +52,11 @@ def worst() -> dict[str, Any]:
             "classes": {one.name.lower(): many(8) for one in TrafficClass},
             "history": history,
         },
+        "relaying": {
+            "streams": HUGE,
+            "held_bytes": HUGE,
+            "by_class": {one.name.lower(): many(8) for one in TrafficClass},
+        },
         "resumption": {"held": 1024, "counters": many()},
         "sessions": [session(number) for number in range(4096)],
         "totals": {"resets_received": many(), "closed": many(), "counters": many()},

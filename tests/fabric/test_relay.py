@@ -242,10 +242,13 @@ def test_accounts_say_who_carried_what_without_reading_it() -> None:
     assert key == (TrafficClass.RELIABLE, "r", "org")
     account = chain.relays[0].accounts[key]
     assert account == Account(streams=1, records=3, bytes_forward=1000 + 2 * frame, bytes_back=200 + frame)
-    assert chain.relays[0].take_accounts() == {key: account}
+    assert account.live == 1
     one.machine.write(bytes(50))
     chain.net.run()
-    assert chain.relays[0].accounts == {key: Account(records=1, bytes_forward=50 + frame)}
+    assert (account.records, account.bytes_forward) == (4, 1050 + 3 * frame)
+    one.session.reset_stream(chain.net.now, one.stream_id, "cancelled")
+    chain.net.run()
+    assert (account.live, account.streams) == (0, 1)
 
 
 def test_accounts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +260,30 @@ def test_accounts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (TrafficClass.RELIABLE, "r", "org"),
         (TrafficClass.BULK, OTHER_ROUTES, OTHER_ROUTES),
     }
+
+
+def test_a_new_route_takes_the_row_of_one_that_carries_nothing_and_sums_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "RELAY_ACCOUNTS", 2)
+    chain = Chain()
+    relay = chain.relays[0]
+    over, _ = chain.opened()
+    over.machine.write(bytes(1000))
+    chain.net.run()
+    chain.open(TrafficClass.BULK)
+    before = relay.accounts[TrafficClass.RELIABLE, "r", "org"]
+    over.session.reset_stream(chain.net.now, over.stream_id, "cancelled")
+    chain.net.run()
+    chain.know(replace(chain.lease, organization_id="next"))
+    chain.open()
+    assert set(relay.accounts) == {
+        (TrafficClass.BULK, "r", "org"),
+        (TrafficClass.RELIABLE, OTHER_ROUTES, OTHER_ROUTES),
+        (TrafficClass.RELIABLE, "r", "next"),
+    }
+    assert relay.accounts[TrafficClass.RELIABLE, OTHER_ROUTES, OTHER_ROUTES] == before
+    assert sum(account.streams for account in relay.accounts.values()) == 3
 
 
 def test_both_legs_take_turns_as_the_lease_holders() -> None:
