@@ -67,8 +67,8 @@ def heartbeat(status: Mapping[str, Any], *, at: float, versions: Mapping[str, st
             "by_class": {_text(name): _numbers(sums) for name, sums in _some(relayed, len(TrafficClass))},
         },
         "sessions": {
-            "count": len(sessions),
-            "left_out": len(sessions) - len(shown),
+            "count": _number(len(sessions) + status["sessions_left_out"]),
+            "left_out": _number(len(sessions) - len(shown) + status["sessions_left_out"]),
             "busiest": [_session(one) for one in shown],
         },
         "resets": _numbers(status["totals"]["resets_received"]),

@@ -371,6 +371,11 @@ FORWARD_CONNECT_TIMEOUT_S = 5.0
 FORWARD_CHUNK_BYTES = 64 << 10
 """Bytes moved at once between a TCP socket and a stream: one super-packet."""
 
+SERVICE_END_S = 600.0
+"""A stream whose service has returned waits so long for a peer that acknowledges nothing: longer than most
+people pause a download, and not for ever.
+"""
+
 ECHO_STREAMS = 64
 """Echo streams of one node at once."""
 
@@ -390,7 +395,19 @@ BULK_SHARDS = 4
 """Lanes of a node for bulk streams."""
 
 ADMIN_LINE_BYTES = 1 << 20
-"""One request or answer on the local admin socket."""
+"""One request on the local admin socket."""
+
+ADMIN_ANSWER_BYTES = 16 << 20
+"""One answer there: a status with 500 of everything is 3 MiB, and a log may hold thousands of leases."""
+
+STATUS_STREAMS = 500
+"""Streams in a status, the busiest: 0.4 MiB. A node may carry a hundred thousand."""
+
+STATUS_SESSIONS = 500
+"""Sessions in a status, the busiest: 1.5 MiB."""
+
+STATUS_RELAYED = 500
+"""Relay accounts in a status, those that carried most: 0.1 MiB."""
 
 
 # -- frames and lanes (fabric.wire, fabric.lanes) --
