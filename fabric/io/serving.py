@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
+from fabric import limits
 from fabric.errors import FabricError, StreamError
 from fabric.io.connection import Connection
 from fabric.io.streams import Stream
@@ -64,8 +65,12 @@ class Services:
 
     async def _run(self, handler: StreamHandler, stream: Stream, connection: Connection) -> None:
         try:
-            async with stream:
+            try:
                 await handler(stream, connection)
+            except BaseException:
+                stream.reset()
+                raise
+            await self._leave(stream)
         except FabricError as error:
             # The stream broke, or the peer sent what the service does not take; the stream was reset.
             _log.debug("service %s: stream ended: %s", stream.service, error)
@@ -73,3 +78,17 @@ class Services:
             # The service's defect; its stream was reset, the node goes on.
             self._counters["service_errors"] += 1
             _log.exception("service %s failed", stream.service)
+
+    async def _leave(self, stream: Stream) -> None:
+        """Deliver what the service wrote, as long as the peer takes any of it."""
+        leaving = asyncio.ensure_future(stream.aclose())
+        try:
+            while not leaving.done():
+                before = stream.unsent_bytes
+                done, _ = await asyncio.wait((leaving,), timeout=limits.SERVICE_END_S)
+                if not done and stream.unsent_bytes == before:
+                    self._counters["services_not_read"] += 1
+                    stream.reset("cancelled", f"nothing was acknowledged for {limits.SERVICE_END_S:.0f} s")
+            await leaving
+        finally:
+            leaving.cancel()

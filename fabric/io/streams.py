@@ -170,6 +170,11 @@ class Stream:
         """Bytes kept for the reader and for the peer."""
         return self._machine.readable + self._machine.unacknowledged
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes written that the peer has not acknowledged, those included that wait to be taken."""
+        return self._pending_bytes + self._machine.unacknowledged
+
     # -- for the service -------------------------------------------------------------------------------
 
     def switched(self, switch: Switch) -> None:
