@@ -341,6 +341,8 @@ class HopStreams:
             self._return(now, carried)
             self._break(now, stream, "stream_state", "DATA before ACCEPTED or after CLOSE")
         elif not stream.receive(carried):
+            if stream.relayed:
+                self._return(now, carried)
             self._break(now, stream, "credit_exceeded", f"{stream.limit} bytes were allowed")
         else:
             if stream.relayed:

@@ -197,9 +197,9 @@ def with_position(open_body: Buffer, position: int) -> bytes:
     try:
         fields = msgspec.msgpack.decode(open_body)
         fields["route"]["position"] = position
+        return _MAP_ENCODER.encode(fields)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, KeyError, TypeError):
         raise WireError("bad_body", "an OPEN_STREAM without a route") from None
-    return _MAP_ENCODER.encode(fields)
 
 
 # -- decoding --------------------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ from fabric import limits, wire
 from fabric.classes import TrafficClass
 from fabric.lanes import LaneKey
 from fabric.relay import OTHER_ROUTES, Account, Lease, Relay
-from fabric.session import StreamOpened, StreamPong, StreamRecord
+from fabric.session import SessionEvent, StreamOpened, StreamPong, StreamRecord, StreamReset
 from fabric.wire import RouteRef
 from projections.model import Lease as LeaseRow
 from tests.support.fabric_frames import DIRECT_OPEN, LEASED_OPEN
 from tests.support.fabric_net import Raw
+from tests.support.hop_streams import ACCEPTED
 from tests.support.leases import EXPIRES, LEASE, asked, hops
 from tests.support.relay_chain import Chain
 
@@ -225,6 +226,84 @@ def test_a_renewed_lease_that_leads_elsewhere_ends_the_stream() -> None:
     chain.know(replace(LEASE, epoch=4, hops=hops(1, 2, 5)), 2)
     chain.relays[0].recheck(chain.net.now)
     assert chain.reason(one) == "wrong_hop"
+
+
+# -- what breaks one stream and nothing else -------------------------------------------------------------
+
+
+def broken(chain: Chain, *frames: bytes, lane: LaneKey) -> list[SessionEvent]:
+    """What the first relay's session makes of frames of the client's own making, acted upon."""
+    inbound, events = chain.links[0][1], []
+    for frame in frames:
+        events += Raw(chain.net, inbound).send(frame, lane)
+    chain.host(2).take(inbound, events)
+    chain.net.run()
+    return events
+
+
+RECORD = bytes(65_552)
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("a record", ""),
+        ("after the end", "stream_state"),
+        ("twice accepted", "stream_state"),
+        ("beyond the credit", "credit_exceeded"),
+    ],
+)
+def test_a_client_that_breaks_a_streams_rules_loses_that_stream_alone(what: str, reason: str) -> None:
+    chain = Chain()
+    one, far = chain.opened()
+    other, far_other = chain.opened()
+    inbound = chain.links[0][1]
+    lane = inbound._streams[one.stream_id].queue.lane
+    record = wire.encode_data_head(one.stream_id, 0, 0, 17) + bytes(17)
+    if what == "after the end":
+        frames = [wire.encode_map(wire.CloseStream(), one.stream_id), record]
+    elif what == "twice accepted":
+        frames = [wire.encode_map(ACCEPTED, one.stream_id)]
+    elif what == "beyond the credit":
+        head = wire.encode_data_head(one.stream_id, 0, 0, len(RECORD))
+        chain.net.room = lambda session, room_lane: (
+            0 if session is chain.links[1][0] and room_lane == lane else 1 << 22
+        )
+        frames = [head + RECORD] * (limits.STREAM_WINDOW_BYTES // len(RECORD) + 1)
+    else:
+        frames = [record]
+    events = broken(chain, *frames, lane=lane)
+    found = [event.reason for event in events if isinstance(event, StreamReset)]
+    assert found == ([reason] if reason else [])
+    if reason:
+        assert chain.reason(one) == reason
+        chain.net.room = lambda _session, _lane: 1 << 22
+        assert chain.reason(far) == reason
+    assert chain.relays[0].held == 0
+    assert inbound._window.held == 0, "the session's credit is whole"
+    other.machine.write(b"still here")
+    chain.net.run()
+    assert far_other.machine.read() == b"still here"
+    assert [session.closed for session in chain.net.flows] == [False] * 4
+
+
+def test_an_open_that_grows_on_the_way_is_refused_at_the_relay() -> None:
+    """Short floats come out long when a map is written again; the next hop would end a session of many."""
+    chain = Chain()
+    raw = wire.encode_map(asked(), 2)[wire.HEADER_BYTES :]
+    fields = msgspec.msgpack.decode(raw)
+    room = limits.MAP_BODY_BYTES - len(raw) - 20
+    floats = b"\xdc" + (room // 5).to_bytes(2, "big") + b"\xca\x3f\x80\x00\x00" * (room // 5)
+    grown = bytes([0x80 | len(fields) + 1]) + raw[1:] + b"\xa5later" + floats
+    assert len(grown) <= limits.MAP_BODY_BYTES
+    assert len(wire.with_position(grown, 2)) > limits.MAP_BODY_BYTES
+    # The twin comes to the far end, which finds that it is signed by nobody it knows.
+    for body, code in ((grown, "next_hop_unreachable"), (raw, "seal_initiator")):
+        stream_id = chain.links[0][0].open_stream(chain.net.now, body)
+        chain.net.run()
+        resets = [one for one in chain.host(1).events if isinstance(one, StreamReset)]
+        assert [one.reason for one in resets if one.stream_id == stream_id] == [code]
+    assert [session.closed for session in chain.net.flows] == [False] * 4
 
 
 # -- accounts --------------------------------------------------------------------------------------------
