@@ -371,6 +371,11 @@ FORWARD_CONNECT_TIMEOUT_S = 5.0
 FORWARD_CHUNK_BYTES = 64 << 10
 """Bytes moved at once between a TCP socket and a stream: one super-packet."""
 
+UNREAD_KEPT_S = 600.0
+"""What a stream that is over has left unread is counted, and forgotten when its reader takes none of it for
+so long; as `SERVICE_END_S`.
+"""
+
 SERVICE_END_S = 600.0
 """A stream whose service has returned waits so long for a peer that acknowledges nothing: longer than most
 people pause a download, and not for ever.

@@ -445,8 +445,7 @@ class Connection:
         victim = memory.hold(stream, self.peer_node_id, self, held)
         while victim is not None:
             self._host.counters["memory_exceeded"] += 1
-            victim.reset("memory_exceeded", f"{victim.held_bytes} bytes were not read or acknowledged")
-            victim.machine.discard()
+            victim.forfeit("memory_exceeded", f"{victim.held_bytes} bytes were not read or acknowledged")
             memory.hold(victim, victim.peer_node_id, self, 0)
             victim = memory.excess(self.peer_node_id, self)
 

@@ -68,6 +68,7 @@ class Stream:
         "_end_given",
         "_end_wanted",
         "_failure",
+        "_forfeited",
         "_host",
         "_loop",
         "_machine",
@@ -78,6 +79,7 @@ class Stream:
         "_pings",
         "_timer",
         "_timer_at",
+        "_unread_timer",
         "_waiters",
         "connection",
         "last_switch",
@@ -97,6 +99,8 @@ class Stream:
         self._opened = False
         self._over = False
         self._failure: StreamError | None = None
+        self._forfeited = False  # what had arrived is gone unread
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._pings: dict[int, asyncio.Future[None]] | None = None
         self._waiters: list[asyncio.Future[None]] | None = None  # while anybody waits
         self._timer: asyncio.TimerHandle | None = None
@@ -167,8 +171,9 @@ class Stream:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes kept for the reader and for the peer."""
-        return self._machine.readable + self._machine.unacknowledged
+        """Bytes kept for the reader and, while the stream lives, for the peer."""
+        machine = self._machine
+        return machine.readable if self._over else machine.readable + machine.unacknowledged
 
     @property
     def unsent_bytes(self) -> int:
@@ -199,7 +204,7 @@ class Stream:
                 self._holds()
                 self._dirty()
                 return data
-            if machine.at_end:
+            if machine.at_end and not self._forfeited:
                 return b""
             self._raise_failure()
             await self._wait()
@@ -306,10 +311,28 @@ class Stream:
         """Give the stream up, both directions, at once; what was not acknowledged may be lost."""
         if not self._over:
             self._act(self._host.now(), self._machine.reset(reason, detail))
+        elif self._machine.readable:
+            self.forfeit(reason, detail)
+
+    def forfeit(self, reason: str, detail: str) -> None:
+        """Give the stream up with all that it holds, what arrived and was not read included; a reader is told
+        so, also where the stream had ended well.
+        """
+        if self._machine.readable:
+            self._forfeited = True
+            self._machine.discard()
+        if not self._over:
+            self._act(self._host.now(), self._machine.reset(reason, detail))
+        self._failure = self._failure or StreamError(reason, detail)
+        self._holds()
+        self._wake()
 
     async def aclose(self) -> None:
-        """Leave the stream: deliver what was written, then give up what the peer still sends. Idempotent."""
+        """Leave the stream: deliver what was written, then give up what the peer still sends, and what came
+        and nobody read. Idempotent.
+        """
         if self._over:
+            self.reset()
             return
         try:
             await self.end()
@@ -472,8 +495,21 @@ class Stream:
 
     def _holds(self) -> None:
         """Tell the budget what the stream holds now."""
-        if self._machine.bound and not self._over:
+        if self._machine.bound or self._over:
             self._host.stream_holds(self, self.held_bytes)
+        if self._unread_timer is not None and not self._machine.readable:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _keep_unread(self, before: int = -1) -> None:
+        """The stream is over: what is left for its reader is counted, and kept while the reader takes any."""
+        self._unread_timer = None
+        left = self._machine.readable
+        if left == before:
+            self.forfeit("cancelled", f"nothing was read for {limits.UNREAD_KEPT_S:.0f} s")
+        elif left:
+            self._holds()
+            self._unread_timer = self._loop.call_later(limits.UNREAD_KEPT_S, self._keep_unread, left)
 
     def _want_end(self) -> None:
         if self._end_wanted or self._over:
@@ -500,6 +536,8 @@ class Stream:
                     self._finish(StreamError(reason, detail))
         if self._machine.over:
             self._host.stream_over(self)
+            if self._unread_timer is None:
+                self._keep_unread()
         if effects:
             self._wake()
         self._rearm()
