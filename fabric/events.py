@@ -179,7 +179,9 @@ class StreamWritable(msgspec.Struct, frozen=True, gc=False):
 
 
 class StreamSent(msgspec.Struct, frozen=True, gc=False):
-    """`carried` bytes of DATA left the queue of a stream that a relay adopted."""
+    """Frames left the queues of a stream that a relay adopted, among them `carried` bytes of DATA: 0 where
+    it was datagrams, CLOSE or another frame without credit.
+    """
 
     stream_id: int
     carried: int

@@ -25,6 +25,7 @@ def heartbeat(status: Mapping[str, Any], *, at: float, versions: Mapping[str, st
     """
     pressure, log = status["pressure"], status["log"]
     sessions = sorted(status["sessions"], key=_busy, reverse=True)
+    relayed = status["relaying"]["by_class"]
     shown = sessions[: limits.HEARTBEAT_SESSIONS]
     return {
         "schema": SCHEMA,
@@ -60,9 +61,14 @@ def heartbeat(status: Mapping[str, Any], *, at: float, versions: Mapping[str, st
             ],
         },
         "resumption": {"held": status["resumption"]["held"], **_numbers(status["resumption"]["counters"])},
+        "relayed": {
+            "streams": _number(status["relaying"]["streams"]),
+            "held_bytes": _number(status["relaying"]["held_bytes"]),
+            "by_class": {_text(name): _numbers(sums) for name, sums in _some(relayed, len(TrafficClass))},
+        },
         "sessions": {
-            "count": len(sessions),
-            "left_out": len(sessions) - len(shown),
+            "count": _number(len(sessions) + status["sessions_left_out"]),
+            "left_out": _number(len(sessions) - len(shown) + status["sessions_left_out"]),
             "busiest": [_session(one) for one in shown],
         },
         "resets": _numbers(status["totals"]["resets_received"]),

@@ -144,6 +144,15 @@ class HopStreams:
             found[stream.queue.lane] = count + 1, queued + stream.queue.queued
         return found
 
+    def waiting(self, stream_id: int) -> int:
+        """Bytes of memory that the frames which wait to leave on a stream take, datagrams included; 0 for a
+        dead one.
+        """
+        stream = self._live(stream_id)
+        if stream is None:
+            return 0
+        return stream.queue.memory + (stream.datagrams.memory if stream.datagrams is not None else 0)
+
     def open_stream(
         self,
         now: float,
@@ -157,17 +166,10 @@ class HopStreams:
         (a relay's). Raises `StreamError` (`too_many_streams`, `going_away`, `mode_not_supported`,
         `not_ready`), and `SessionError` when closed.
         """
-        self._check_open()
         raw = b"" if isinstance(body, OpenStream) else body
         if not isinstance(body, OpenStream):
             body = _open_of(Frame(FrameType.OPEN_STREAM, wire.FLAG_CRITICAL, 1, body))
-        if body.mode == Mode.DATAGRAM and not self.config.datagrams:
-            raise StreamError("mode_not_supported", "this node carries no datagrams")
-        if self._peer_drains or self._last_taken != wire.U64_MAX:
-            raise StreamError("going_away", "the session drains")
-        alive = self._ours + len(self._leaving)
-        if self._peer_limits is not None and alive >= self._peer_limits.max_streams:
-            raise StreamError("too_many_streams", f"the peer takes {self._peer_limits.max_streams} at once")
+        self.check_room(body.stream_mode)
         stream_id = self._next_id
         head = (
             wire.encode_frame(FrameType.OPEN_STREAM, stream_id, raw, wire.FLAG_CRITICAL)
@@ -182,6 +184,17 @@ class HopStreams:
         stream = self._add(now, stream_id, lane, body.stream_mode, ours=True)
         self.scheduler.push(stream.queue, Item(head))
         return stream_id
+
+    def check_room(self, mode: Mode) -> None:
+        """Raise what `open_stream` would (but `not_ready`), were it asked now for a stream of this mode."""
+        self._check_open()
+        if mode is Mode.DATAGRAM and not self.config.datagrams:
+            raise StreamError("mode_not_supported", "this node carries no datagrams")
+        if self._peer_drains or self._last_taken != wire.U64_MAX:
+            raise StreamError("going_away", "the session drains")
+        alive = self._ours + len(self._leaving)
+        if self._peer_limits is not None and alive >= self._peer_limits.max_streams:
+            raise StreamError("too_many_streams", f"the peer takes {self._peer_limits.max_streams} at once")
 
     def accept_stream(self, now: float, stream_id: int, body: StreamAccepted | bytes) -> None:
         """Answer a `StreamOpened`; a relay gives the raw body. Data may follow."""
@@ -340,6 +353,8 @@ class HopStreams:
             reason = "record_after_end" if stream.remote_closed else "stream_state"
             self._break(now, stream, reason, "DATA before ACCEPTED or after CLOSE")
         elif not stream.receive(carried):
+            if stream.relayed:
+                self._return(now, carried)
             self._break(now, stream, "credit_exceeded", f"{stream.limit} bytes were allowed")
         else:
             if stream.relayed:
@@ -462,7 +477,7 @@ class HopStreams:
                 stream.local_closed = True
                 if stream.remote_closed:
                     self._bury(now, stream)
-            elif stream.relayed and item.carried:
+            if stream.relayed:
                 sent[queue.stream_id] = sent.get(queue.stream_id, 0) + item.carried
         self._events += [StreamSent(stream_id, carried) for stream_id, carried in sent.items()]
         self._wake(dict.fromkeys(queue.stream_id for queue, _ in pulled))

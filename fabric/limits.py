@@ -390,10 +390,6 @@ SEQUENCING_PATIENCE_S = 1.0
 GOSSIP_QUEUE_BYTES = 1 << 20
 """Messages waiting for one slow neighbour; past it they are dropped and found by repair."""
 
-SERVICE_END_S = 300.0
-"""A service is done, and its peer acknowledges nothing of what it wrote last for so long: longer than people
-pause. Then the stream is given up, which nobody else would do while the session lives."""
-
 SERVICE_STOP_S = 5.0
 """A service that was cancelled has this long to clean up before the endpoint closes without it."""
 
@@ -402,6 +398,16 @@ FORWARD_CONNECT_TIMEOUT_S = 5.0
 
 FORWARD_CHUNK_BYTES = 64 << 10
 """Bytes moved at once between a TCP socket and a stream: one super-packet."""
+
+UNREAD_KEPT_S = 600.0
+"""What a stream that is over has left unread is counted, and forgotten when its reader takes none of it for
+so long; as `SERVICE_END_S`.
+"""
+
+SERVICE_END_S = 600.0
+"""A stream whose service has returned waits so long for a peer that acknowledges nothing: longer than most
+people pause a download, and not for ever.
+"""
 
 ECHO_STREAMS = 64
 """Echo streams of one node at once."""
@@ -422,7 +428,19 @@ BULK_SHARDS = 4
 """Lanes of a node for bulk streams."""
 
 ADMIN_LINE_BYTES = 1 << 20
-"""One request or answer on the local admin socket."""
+"""One request on the local admin socket."""
+
+ADMIN_ANSWER_BYTES = 16 << 20
+"""One answer there: a status with 500 of everything is 3 MiB, and a log may hold thousands of leases."""
+
+STATUS_STREAMS = 500
+"""Streams in a status, the busiest: 0.4 MiB. A node may carry a hundred thousand."""
+
+STATUS_SESSIONS = 500
+"""Sessions in a status, the busiest: 1.5 MiB."""
+
+STATUS_RELAYED = 500
+"""Relay accounts in a status, those that carried most: 0.1 MiB."""
 
 
 # -- frames and lanes (fabric.wire, fabric.lanes) --
@@ -521,6 +539,11 @@ STREAM_QUEUE_BYTES = 256 << 10
 
 STREAM_QUEUE_BYTES_MAX = (8 << 20) + (256 << 10)
 """Frames of one stream that the session takes at all: a relay's whole hop window."""
+
+QUEUED_FRAME_BYTES = 280
+"""What a frame that waits at a relay costs beside its bytes: objects and allocators. Measured with a byte of
+payload each, the dearest there is: 187 to 200 bytes of objects, 315 resident, of which the frame is 41.
+"""
 
 SESSION_QUEUE_BYTES = 4 << 20
 """Frames of all streams queued before none of reliable, bulk and droppable is writable; those of streams that
@@ -724,9 +747,9 @@ MEMORY_PROCESS_BYTES = 512 << 20
 """The same of all peers: half of what a node means to stay under."""
 
 MEMORY_STREAM_BYTES = 64 << 10
-"""What a stream may always hold for a peer that has not acknowledged it: a record. Where a session, a peer or
-the process holds half of its budget, writers wait for the peer beyond this: a thousand such streams fill the
-other half."""
+"""What a stream may always hold for a peer that has not acknowledged it: a record. Where a session or a peer
+holds half of its budget, or the process does and the peer more than its share, writers wait for the peer
+beyond this: a thousand such streams fill the other half."""
 
 DATAGRAM_REPLAY_WINDOW = 1024
 """Numbers behind the newest that are still taken: more than a path reorders in a second of video."""
@@ -747,11 +770,11 @@ RESUME_RETRY_FIRST_S = 0.1
 RESUME_RETRY_MAX_S = 2.0
 """Longest such pause; a session that comes up ends it at once."""
 
-HELD_STREAMS = 1024
-"""Streams of one endpoint that wait for another carrier; more fail at once."""
+HELD_STREAMS = 8192
+"""Streams of one endpoint that wait for another carrier; more fail at once. Some 10 KB each."""
 
-HELD_STREAMS_PEER = 256
-"""Of these, with one node at the other end."""
+HELD_STREAMS_PEER = 2048
+"""Of these, with one node at the other end: what one session carries, `SESSION_STREAMS` of each end."""
 
 HELD_BYTES = 64 << 20
 """Unread and unacknowledged bytes of all waiting streams."""
@@ -800,4 +823,6 @@ RELAY_BYTES = 256 << 20
 it is reset and may go on over another route."""
 
 RELAY_ACCOUNTS = 4096
-"""Accounting rows by class, route and organization between two reports; later routes share one row."""
+"""Accounting rows by class, route and organization. A new route takes the place of the oldest that carries
+nothing now, which is added to one row a class, so that sums never go back.
+"""

@@ -2,8 +2,9 @@
 
 A stream holds what its reader has not taken and what its peer has not acknowledged. One that nobody reads
 stops at its own window; many of them are memory all the same. Where half of a budget is used, writers wait
-for their peers. Whoever fills a budget pays for it: the stream that holds most within it is ended, never the
-one that happens to come next.
+for their peers; of the process's budget, writers to those peers that use more than an equal share. Whoever
+fills a budget pays for it: the stream that holds most within it is ended, never the one that happens to come
+next.
 Source: docs/wire.md, "Credit".
 """
 
@@ -36,8 +37,8 @@ class MemoryBudget(Generic[S]):
     def hold(self, stream: S, peer: str, session: Hashable, held: int) -> S | None:
         """The stream, of this peer and on this session, holds so many bytes now, 0 when it is over.
 
-        Returns the stream that must be ended because a budget is exceeded, or None. End it and say that it
-        holds 0. If that was not enough, the next growth finds the next one.
+        Returns the stream that must be ended because growth exceeded a budget, or None. End it, say that it
+        holds 0, and ask `excess` for the next.
         """
         before = self._streams.get(stream)
         if before is not None:
@@ -49,6 +50,10 @@ class MemoryBudget(Generic[S]):
             del self._streams[stream]
         if before is not None and held <= before[2]:
             return None
+        return self.excess(peer, session)
+
+    def excess(self, peer: str, session: Hashable) -> S | None:
+        """The stream to end next because a budget that this session counts for is exceeded, or None."""
         if self._by_session.get(session, 0) > self._session:
             return self._largest(lambda row: row[1] == session)
         if self._by_peer.get(peer, 0) > self._peer:
@@ -59,16 +64,28 @@ class MemoryBudget(Generic[S]):
         return None
 
     def crowded(self, peer: str, session: Hashable) -> bool:
-        """Whether half of a budget that the session counts for is used: writers should wait for the peer."""
+        """Whether writers should wait for the peer: half of its or of its session's budget is used, or half
+        of the process's, of which the peer uses more than an equal share.
+        """
+        mine = self._by_peer.get(peer, 0)
         return (
-            2 * self.total > self._process
-            or 2 * self._by_peer.get(peer, 0) > self._peer
+            2 * mine > self._peer
             or 2 * self._by_session.get(session, 0) > self._session
+            or (2 * self.total > self._process and self._above_share(mine))
         )
 
     def held_by(self, peer: str) -> int:
         """Bytes that a peer's streams hold."""
         return self._by_peer.get(peer, 0)
+
+    def _above_share(self, mine: int) -> bool:
+        """Whether a peer that holds `mine` is above the level to which half of the process's budget fills all
+        peers (max-min fairness): whoever holds less is not held up by those who hold more.
+        """
+        half = self._process // 2
+        if mine * len(self._by_peer) <= half:
+            return False
+        return sum(min(one, mine) for one in self._by_peer.values()) > half
 
     def _add(self, peer: str, session: Hashable, count: int) -> None:
         self.total += count

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fabric import limits, wire
 from fabric.classes import CLASS_NAMES, TrafficClass
@@ -86,14 +86,15 @@ class Refusal:
 
 @dataclass(slots=True)
 class Account:
-    """What passed, without reading it. Bytes are those of DATA frames, of datagrams too; `forward` is from
-    the initiator.
+    """What passed since the node began, without reading it. Bytes are those of DATA frames, of datagrams too;
+    `forward` is from the initiator. `live`: streams that pass now.
     """
 
     streams: int = 0
     records: int = 0
     bytes_forward: int = 0
     bytes_back: int = 0
+    live: int = field(default=0, compare=False)
 
     def add(self, size: int, *, forward: bool) -> None:
         """Count one record or datagram of so many bytes."""
@@ -103,12 +104,19 @@ class Account:
         else:
             self.bytes_back += size
 
+    def include(self, other: Account) -> None:
+        """Add what an account of streams that are over counted."""
+        self.streams += other.streams
+        self.records += other.records
+        self.bytes_forward += other.bytes_forward
+        self.bytes_back += other.bytes_back
+
 
 AccountKey = tuple[TrafficClass, str, str]
 """(class, route_id, organization_id)"""
 
 OTHER_ROUTES = "*"
-"""Route id and organization of the rows that count what came after `RELAY_ACCOUNTS` routes."""
+"""Route id and organization of the rows, one a class, of what has no own row among `RELAY_ACCOUNTS`."""
 
 
 def check_lease(
@@ -143,8 +151,8 @@ def check_lease(
 
 @dataclass(slots=True, eq=False)
 class _Leg:
-    """One side of a relayed stream; `other` is where its frames go. `held`: bytes that came in on this side
-    and have not left on the other.
+    """One side of a relayed stream; `other` is where its frames go. `held`: memory of what came in on this
+    side, or was asked for by it, and has not left on the other.
     """
 
     session: Session
@@ -205,7 +213,7 @@ class Relay:
 
     @property
     def held(self) -> int:
-        """Bytes that wait for their next hop."""
+        """Bytes of memory that what waits for its next hop takes."""
         return self._memory.total
 
     # -- events ----------------------------------------------------------------------------------------------
@@ -240,14 +248,17 @@ class Relay:
         if isinstance(event, StreamRecord):
             leg.pair.account.add(event.carried, forward=leg.forward)
             self._forward(now, leg, event)
-            self._hold(now, leg, event.carried)
+            self._count(now, leg)
         elif isinstance(event, StreamDatagram):
             leg.pair.account.add(event.size, forward=leg.forward)
             to.send_datagram(now, to_id, event.number, event.flags, event.payload)
+            self._count(now, leg)
         elif isinstance(event, StreamSent):
             # What left on this leg came in on the other: only now may that peer send more.
-            to.consumed(now, to_id, event.carried)
-            self._hold(now, other, -event.carried)
+            if event.carried:
+                to.consumed(now, to_id, event.carried)
+            self._count(now, other)
+            self._end(leg.pair)
         elif isinstance(event, StreamAck):
             to.send_ack(now, to_id, event.received_up_to, event.limit)
         elif isinstance(event, StreamAcceptedEvent):
@@ -259,8 +270,8 @@ class Relay:
         elif isinstance(event, StreamClosed):
             leg.closed = True
             to.close_stream(now, to_id)
-            if other.closed:
-                self._unpair(leg.pair)
+            self._count(now, leg)
+            self._end(leg.pair)
         elif isinstance(event, StreamReset):
             self._unpair(leg.pair)
             to.reset_stream(now, to_id, event.reason, event.detail)
@@ -305,13 +316,6 @@ class Relay:
         """How many streams pass now."""
         return len(self._pairs())
 
-    def take_accounts(self) -> dict[AccountKey, Account]:
-        """The accounts so far; counting starts anew, also for streams that go on."""
-        taken, self.accounts = self.accounts, {}
-        for pair in self._pairs():
-            pair.account = self._account(pair.lease, pair.open.traffic_class)
-        return taken
-
     # -- parts -----------------------------------------------------------------------------------------------
 
     def _opened(self, now: float, session: Session, event: StreamOpened) -> None:
@@ -344,6 +348,7 @@ class Relay:
         onward.adopt(stream_id, tenant=lease.organization_id)
         account = self._account(lease, event.open.traffic_class)
         account.streams += 1
+        account.live += 1
         pair = _Pair(lease, event.open, account, self._until(now, lease))
         pair.front = _Leg(session, event.stream_id, pair, forward=True)
         pair.back = _Leg(onward, stream_id, pair, forward=False)
@@ -361,15 +366,23 @@ class Relay:
             # The next hop takes smaller frames than this one, or the stream's state does not allow data.
             self._break(now, leg.pair, Refusal("route_failed", f"cannot be passed on: {error.code}"))
 
-    def _hold(self, now: float, leg: _Leg, count: int) -> None:
+    def _count(self, now: float, leg: _Leg) -> None:
+        """Count anew what waits on the way on from `leg`."""
         if leg.stream_id not in self._legs.get(leg.session, ()):
             return  # broken meanwhile
-        leg.held += count
-        victim = self._memory.hold(leg, leg.pair.lease.organization_id, leg.session, leg.held)
-        if victim is not None:
+        leg.held = leg.other.session.waiting(leg.other.stream_id)
+        tenant = leg.pair.lease.organization_id
+        victim = self._memory.hold(leg, tenant, leg.session, leg.held)
+        while victim is not None:
             self.counters["memory_exceeded"] += 1
             refusal = Refusal("route_failed", f"{victim.held} bytes wait at a relay without room for more")
             self._break(now, victim.pair, refusal)
+            victim = self._memory.excess(tenant, leg.session)
+
+    def _end(self, pair: _Pair) -> None:
+        """Forget a stream that both ends have closed once nothing of it waits: until then it is memory."""
+        if all(leg.closed and not leg.session.waiting(leg.stream_id) for leg in (pair.front, pair.back)):
+            self._unpair(pair)
 
     def _break(self, now: float, pair: _Pair, refusal: Refusal) -> None:
         self.counters[f"ended_{refusal.reason}"] += 1
@@ -388,6 +401,7 @@ class Relay:
         self._touched.pop(session, None)
 
     def _unpair(self, pair: _Pair) -> None:
+        pair.account.live -= 1
         for leg in (pair.front, pair.back):
             self._memory.hold(leg, pair.lease.organization_id, leg.session, 0)
             legs = self._legs[leg.session]
@@ -407,9 +421,19 @@ class Relay:
 
     def _account(self, lease: Lease, traffic_class: TrafficClass) -> Account:
         key = (traffic_class, lease.route_id, lease.organization_id)
-        if key not in self.accounts and len(self.accounts) >= limits.RELAY_ACCOUNTS:
+        if key not in self.accounts and len(self.accounts) >= limits.RELAY_ACCOUNTS and not self._fold():
             key = (traffic_class, OTHER_ROUTES, OTHER_ROUTES)
         return self.accounts.setdefault(key, Account())
+
+    def _fold(self) -> bool:
+        """Add the oldest route of which no stream passes to its class's rest, for room; False without one."""
+        for key, account in self.accounts.items():
+            if not account.live and key[1] != OTHER_ROUTES:
+                del self.accounts[key]
+                rest = (key[0], OTHER_ROUTES, OTHER_ROUTES)
+                self.accounts.setdefault(rest, Account()).include(account)
+                return True
+        return False
 
     def _touch(self, session: Session) -> None:
         self._touched[session] = None

@@ -69,6 +69,11 @@ class StreamQueue(SendCredit):
         return len(self.items or ())
 
     @property
+    def memory(self) -> int:
+        """Bytes of memory that the frames take, what each costs beside its own bytes included."""
+        return self.queued + len(self) * limits.QUEUED_FRAME_BYTES
+
+    @property
     def first(self) -> Item:
         """The frame that `popleft` gives; there must be one."""
         if self.items is None:

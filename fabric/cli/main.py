@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import sys
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -205,7 +206,7 @@ def top(
     folder: Dir,
     interval_s: Annotated[float, typer.Option("--interval", help="Seconds between pictures.", min=0.1)] = 1.0,
     count: Annotated[
-        int | None, typer.Option("-n", "--count", help="Pictures; default: until Ctrl-C.")
+        int | None, typer.Option("-n", "--count", help="Pictures; default: until Ctrl-C.", min=1)
     ] = None,
     output: Output = "table",
 ) -> None:
@@ -338,6 +339,28 @@ def _seed_table(seed: Seed) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command `fabric`. Every failure is one line on stderr."""
+    try:
+        try:
+            _main(arguments)
+        finally:
+            sys.stdout.flush()  # here, where somebody can still say that it failed
+    except BrokenPipeError:
+        # The reader of our output has gone (`fabric status | head`): nothing is left to say to it.
+        _forget_stdout()
+        raise SystemExit(EXIT_FAILED) from None
+    except OSError as error:
+        _forget_stdout()
+        where = "" if error.filename is None else f": {error.filename}"
+        print(f"fabric: {error.strerror or error}{where}", file=sys.stderr)
+        raise SystemExit(EXIT_FAILED) from None
+
+
+def _forget_stdout() -> None:
+    """Nothing can be written there any more: let nobody try at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main(arguments: list[str] | None) -> None:
     wants_json = "json" in (sys.argv if arguments is None else arguments)
     try:
         app(args=arguments)

@@ -69,13 +69,16 @@ async def run_node(config: NodeConfig, identity: NodeIdentity) -> None:
     except BaseException:
         await admin.close()
         raise
-    metrics = await _serve_metrics(config, node)
-    print(json.dumps({"ready": True, "node_id": node.node_id, "address": node.address}), flush=True)
-    await stop.wait()
-    if metrics is not None:
-        await metrics.close()
-    await admin.close()
-    await node.close()
+    metrics = None
+    try:
+        metrics = await _serve_metrics(config, node)
+        print(json.dumps({"ready": True, "node_id": node.node_id, "address": node.address}), flush=True)
+        await stop.wait()
+    finally:  # also when nobody can be told that it is ready
+        if metrics is not None:
+            await metrics.close()
+        await admin.close()
+        await node.close()
 
 
 async def _serve_metrics(config: NodeConfig, node: Node) -> MetricsPort | None:

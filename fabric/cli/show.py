@@ -70,6 +70,9 @@ def status(found: Mapping[str, Any], output: str) -> None:
             for one in found["sessions"]
         ),
     )
+    for kind, name in (("sessions", "sessions"), ("streams", "streams"), ("relay", "rows of the relay")):
+        if found[f"{kind}_left_out"]:
+            console.print(f"left out  {found[f'{kind}_left_out']} {name} that moved less")
     pressure = found["pressure"]
     reasons = f"  {', '.join(pressure['reasons'])}" if pressure["reasons"] else ""
     console.print(

@@ -77,6 +77,7 @@ def picture(before: Status, after: Status, seconds: float) -> dict[str, Any]:
             {key: one[key] for key in ("service", "class", "mode", "peer", "route_id", "held_bytes")}
             for one in after["streams"]
         ],
+        "streams_left_out": after["streams_left_out"],
         "resets": totals["resets_received"],
         "errors": totals["counters"],
     }
@@ -168,7 +169,7 @@ def _streams(found: Mapping[str, Any], names: Mapping[str, str]) -> Table:
             one["route_id"] or "-",
             _bytes(one["held_bytes"]),
         )
-    left_out = len(found["streams"]) - STREAMS_SHOWN
+    left_out = max(0, len(found["streams"]) - STREAMS_SHOWN) + found["streams_left_out"]
     if left_out > 0:
         table.add_row(f"and {left_out} more")
     return table

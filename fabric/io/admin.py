@@ -105,7 +105,11 @@ class AdminServer:
         try:
             while line := await reader.readline():
                 answer = await self._answer(line, ports)
-                writer.write(json.dumps(answer).encode() + b"\n")
+                data = json.dumps(answer).encode() + b"\n"
+                if len(data) > limits.ADMIN_ANSWER_BYTES:
+                    sentence = f"the answer has {len(data)} bytes of at most {limits.ADMIN_ANSWER_BYTES}"
+                    data = json.dumps(_error("too_large", sentence)).encode() + b"\n"
+                writer.write(data)
                 await writer.drain()
         except (OSError, ValueError) as error:
             _log.info("an admin connection ended: %s", error)
@@ -247,7 +251,7 @@ class AdminClient:
         try:
             with _reachable(self._path) as path:
                 self._reader, self._writer = await asyncio.open_unix_connection(
-                    path, limit=limits.ADMIN_LINE_BYTES
+                    path, limit=limits.ADMIN_ANSWER_BYTES
                 )
         except OSError as error:
             raise AdminError(
@@ -261,16 +265,27 @@ class AdminClient:
             await self._writer.wait_closed()
 
     async def call(self, do: str, **fields: Any) -> Result:
-        """The command's result. Raises AdminError with the daemon's code and sentence."""
-        self._writer.write(json.dumps({"do": do, **fields}).encode() + b"\n")
-        await self._writer.drain()
-        line = await self._reader.readline()
-        if not line:
+        """The command's result. Raises AdminError with the daemon's code and sentence; `not_running` when it
+        goes away before it has answered, `bad_answer` when what it says is no answer.
+        """
+        try:
+            self._writer.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+            await self._writer.drain()
+            line = await self._reader.readline()
+        except OSError as error:
+            raise AdminError("not_running", f"the daemon has gone: {error.strerror or error}") from error
+        except ValueError as error:  # the reader's limit
+            raise AdminError("bad_answer", f"more than {limits.ADMIN_ANSWER_BYTES} bytes") from error
+        if not line.endswith(b"\n"):
             raise AdminError("not_running", "the daemon has gone")
-        answer = json.loads(line)
-        if not answer["ok"]:
-            raise AdminError(answer["error"]["code"], answer["error"]["sentence"])
-        return dict(answer["result"])
+        try:
+            answer = json.loads(line)
+            if answer["ok"]:
+                return dict(answer["result"])
+            code, sentence = str(answer["error"]["code"]), str(answer["error"]["sentence"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise AdminError("bad_answer", "the daemon's answer is not one of this version") from error
+        raise AdminError(code, sentence)
 
     async def gone(self) -> None:
         """Return when the daemon has closed the connection."""

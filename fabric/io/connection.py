@@ -453,11 +453,13 @@ class Connection:
 
     def stream_holds(self, stream: Stream, held: int) -> None:
         """Count what the stream holds; where that is too much, the one that holds most is ended."""
-        victim = self._host.memory.hold(stream, self.peer_node_id, self, held)
-        if victim is not None:
+        memory = self._host.memory
+        victim = memory.hold(stream, self.peer_node_id, self, held)
+        while victim is not None:
             self._host.counters["memory_exceeded"] += 1
-            victim.reset("memory_exceeded", f"{victim.held_bytes} bytes were not read or acknowledged")
-            victim.machine.discard()
+            victim.forfeit("memory_exceeded", f"{victim.held_bytes} bytes were not read or acknowledged")
+            memory.hold(victim, victim.peer_node_id, self, 0)
+            victim = memory.excess(self.peer_node_id, self)
 
     def write_room(self, stream: Stream) -> int:
         """All there may be, unless much is held already: then a record's worth for each stream."""

@@ -171,7 +171,7 @@ class NodeCollector(Collector):
     def _relay(self) -> Iterator[Metric]:
         machine = self._node.endpoint.relaying.machine
         sums = {(one, way): 0 for one in TrafficClass for way in ("forward", "back")}
-        for (traffic_class, _, _), account in machine.accounts.items() if machine is not None else ():
+        for (traffic_class, _, _), account in self._node.endpoint.relaying.accounts.items():
             sums[traffic_class, "forward"] += account.bytes_forward
             sums[traffic_class, "back"] += account.bytes_back
         family = CounterMetricFamily("fabric_relayed_bytes", "Passed on.", labels=["class", "direction"])

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from fabric import limits, peering
+from fabric import peering
 from fabric.errors import FabricError
 from fabric.io.connection import Connection
+from fabric.io.dials import Dials
 from fabric.io.endpoint import Endpoint
 from fabric.peering import Address
 
@@ -36,6 +37,7 @@ class Peers:
         self._on_up = on_up
         self._on_down = on_down
         self._is_barred = is_barred
+        self._dials = Dials()
         self._sessions: dict[str, list[Connection]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -89,11 +91,8 @@ class Peers:
         failure = FabricError("no_address_known", f"no address of node {node_id} is known here")
         for address in dict.fromkeys((*first, *self.machine.addresses(node_id))):
             try:
-                return await self.endpoint.dial(
-                    address.address,
-                    pin=address.cert_sha256,
-                    node_id=node_id,
-                    timeout_s=limits.DIAL_TIMEOUT_S,
+                return await self._dials.dial(
+                    self.endpoint, address.address, pin=address.cert_sha256, node_id=node_id
                 )
             except FabricError as error:
                 failure = error
@@ -107,15 +106,13 @@ class Peers:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._dials.aclose()
 
     async def _dial(self, effect: peering.Dial) -> None:
         address = effect.address
         try:
-            await self.endpoint.dial(
-                address.address,
-                pin=address.cert_sha256,
-                node_id=effect.node_id,
-                timeout_s=limits.DIAL_TIMEOUT_S,
+            await self._dials.dial(
+                self.endpoint, address.address, pin=address.cert_sha256, node_id=effect.node_id
             )
         except FabricError as error:
             _log.info("node %s at %s: %s", effect.node_id[:12], address.address, error)

@@ -7,7 +7,7 @@ streams that end here says which node must have opened them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from fabric.errors import StreamError
@@ -86,9 +86,10 @@ class RelayShell:
             self.machine.recheck(self._endpoint.now())
             self._follow_up()
 
-    def take_accounts(self) -> dict[AccountKey, Account]:
-        """What was relayed since the last call, by (class, route, organization)."""
-        return {} if self.machine is None else self.machine.take_accounts()
+    @property
+    def accounts(self) -> Mapping[AccountKey, Account]:
+        """What was relayed since the node began, by (class, route, organization)."""
+        return {} if self.machine is None else self.machine.accounts
 
     def close(self) -> None:
         """Stop the timer."""

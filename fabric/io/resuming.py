@@ -18,6 +18,7 @@ from fabric import limits
 from fabric.errors import FabricError, StreamError
 from fabric.events import StreamOpened
 from fabric.failover import Reason, Switch, Switches
+from fabric.io.dials import Dials
 from fabric.stream import HopReset
 from fabric.wire import RouteRef
 
@@ -47,6 +48,10 @@ class Resuming:
         self._endpoint = endpoint
         self._streams: dict[str, dict[bytes, Stream]] = {}  # by initiator and uid
         self._held: dict[Stream, int] = {}
+        self._held_bytes = 0
+        self._held_by: Counter[str] = Counter()
+        """How many with each node at the other end."""
+        self._dials = Dials()
         self._causes: dict[Stream, tuple[Reason, float]] = {}
         """Why and since when a stream needs another way."""
         self._tasks: dict[Stream, asyncio.Task[None]] = {}
@@ -70,7 +75,7 @@ class Resuming:
 
     def forget(self, stream: Stream, initiator: str) -> None:
         """The stream is over, at both ends as far as this one can know."""
-        self._held.pop(stream, None)
+        self._let_go(stream)
         self._causes.pop(stream, None)
         known = self._streams.get(initiator, {})
         if known.get(stream.stream_uid) is stream:
@@ -91,8 +96,8 @@ class Resuming:
         if (
             self._closed
             or len(self._held) >= limits.HELD_STREAMS
-            or sum(one.peer_node_id == peer for one in self._held) >= limits.HELD_STREAMS_PEER
-            or sum(self._held.values()) + size > limits.HELD_BYTES
+            or self._held_by[peer] >= limits.HELD_STREAMS_PEER
+            or self._held_bytes + size > limits.HELD_BYTES
         ):
             self.counters["too_many_held"] += 1
             stream.hop_event(
@@ -101,6 +106,8 @@ class Resuming:
             return
         self.counters["suspended"] += 1
         self._held[stream] = size
+        self._held_bytes += size
+        self._held_by[peer] += 1
         self._start(stream)
 
     def leave(self, stream: Stream, reason: Reason, since: float) -> None:
@@ -113,12 +120,12 @@ class Resuming:
 
     def resumed(self, stream: Stream) -> None:
         """The stream goes on."""
-        held = self._held.pop(stream, None)
+        held = self._let_go(stream)
         cause = self._causes.pop(stream, None)
-        if held is not None:
+        if held:
             self.counters["resumed"] += 1
         if cause is not None and stream.is_initiator:
-            if held is None:
+            if not held:
                 self.counters["left"] += 1
             switch = Switch(cause[0], self._endpoint.now() - cause[1])
             self.switches.add(switch)
@@ -148,11 +155,25 @@ class Resuming:
         try:
             if tasks:
                 await asyncio.wait(tasks)
+            await self._dials.aclose()
         finally:
             for stream in [one for known in self._streams.values() for one in known.values()]:
                 stream.hop_event(self._endpoint.now(), HopReset("route_failed", "the endpoint is closed"))
             self._streams.clear()
-            self._held.clear()
+            for stream in self.held():
+                self._let_go(stream)
+
+    def _let_go(self, stream: Stream) -> bool:
+        """The stream waits no more; whether it did."""
+        size = self._held.pop(stream, None)
+        if size is None:
+            return False
+        peer = stream.peer_node_id
+        self._held_bytes -= size
+        self._held_by[peer] -= 1
+        if not self._held_by[peer]:
+            del self._held_by[peer]
+        return True
 
     # -- the initiator's attempts --------------------------------------------------------------------------
 
@@ -201,7 +222,8 @@ class Resuming:
                 except FabricError as error:
                     self.counters["attempts_failed"] += 1
                     _log.info("stream to %s does not go on: %s", stream.service, error)
-                    here = None
+                    if not stream.bound:
+                        here = None
                     continue
                 return True
         return False
@@ -221,8 +243,6 @@ class Resuming:
         connection = self._endpoint.connection_to(last.peer_node_id)
         if connection is None and last.dialed_at is not None:
             with contextlib.suppress(FabricError):  # tried again after a pause
-                connection = await self._endpoint.dial(
-                    last.dialed_at, node_id=last.peer_node_id, timeout_s=limits.DIAL_TIMEOUT_S
-                )
+                connection = await self._dials.dial(self._endpoint, last.dialed_at, node_id=last.peer_node_id)
         if connection is not None:
             yield connection, stream.route

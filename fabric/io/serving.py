@@ -79,7 +79,8 @@ class Services:
             except BaseException:
                 stream.reset()
                 raise
-            await stream.aclose(patience_s=limits.SERVICE_END_S)
+            if not await stream.aclose(patience_s=limits.SERVICE_END_S):
+                self._counters["services_not_read"] += 1
         except FabricError as error:
             # The stream broke, or the peer sent what the service does not take; the stream was reset.
             _log.debug("service %s: stream ended: %s", stream.service, error)

@@ -1,26 +1,35 @@
 """What a node says about itself: one JSON document, schema `fabric.status.v1`.
 
-Made on the node's loop from what is in memory. Times are Unix seconds, durations say their unit.
+Made on the node's loop from what is in memory. Lists that peers can make long hold the busiest, and say how
+many were left out. Times are Unix seconds, durations say their unit.
 """
 
+# Long on purpose: one document, a function for each of its parts.
 from __future__ import annotations
 
+import heapq
 import importlib.metadata
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from fabric import limits
 from fabric.classes import TrafficClass
 from fabric.io.connection import Connection
 from fabric.io.engines import available_engines
 from fabric.io.node import Node
+from fabric.io.streams import Stream
 from fabric.io.updates import LogStatus
 from fabric.pressure import Pressure
+from fabric.relay import Account, AccountKey
 from projections.model import RegistryRecord
 from projections.snapshot import Snapshot
 from statelog.alarms import is_stale
 from statelog.io.evidence import EvidenceCounts
 
 SCHEMA = "fabric.status.v1"
+
+_Row = TypeVar("_Row")
 
 
 def status(node: Node) -> dict[str, Any]:
@@ -46,8 +55,8 @@ def status(node: Node) -> dict[str, Any]:
         "alarms": _alarms(node, now),
         "unlogged": _unlogged(snapshot),
         "capabilities": list(node.endpoint.session_config.capabilities),
-        "sessions": [_session(snapshot, peer, one) for peer, one in sorted(node.peers.sessions().items())],
-        "streams": _streams(node),
+        **_sessions(node),
+        **_streams(node),
         "totals": _totals(node),
         "pressure": pressure(node.pressure.current),
         "resumption": {
@@ -62,7 +71,7 @@ def status(node: Node) -> dict[str, Any]:
         "registry": _registry(snapshot, now),
         "routes": _routes(node),
         "route_news": dict(node.routes.counters),
-        "relay": _relay(node),
+        **_relay(node),
         "relaying": _relaying(node),
         "addresses": dict(node.follower.counters),
         "gossip": _gossip(node),
@@ -200,6 +209,28 @@ def pressure(found: Pressure) -> dict[str, Any]:
     }
 
 
+def _busiest(
+    kind: str, rows: list[_Row], key: Callable[[_Row], int], most: int
+) -> tuple[list[_Row], dict[str, int]]:
+    """The rows to show, in their order, and how many were left out under the name that says so."""
+    if len(rows) <= most:
+        return rows, {f"{kind}_left_out": 0}
+    shown = set(heapq.nlargest(most, range(len(rows)), key=lambda at: key(rows[at])))
+    return [row for at, row in enumerate(rows) if at in shown], {f"{kind}_left_out": len(rows) - most}
+
+
+def _sessions(node: Node) -> dict[str, Any]:
+    rows, left_out = _busiest(
+        "sessions", sorted(node.peers.sessions().items()), _session_moved, limits.STATUS_SESSIONS
+    )
+    return {"sessions": [_session(node.snapshot, peer, one) for peer, one in rows], **left_out}
+
+
+def _session_moved(row: tuple[str, Connection]) -> int:
+    session = row[1].session
+    return sum(session.scheduler.sent_by_class.values()) + sum(session.received_by_class.values())
+
+
 def _session(snapshot: Snapshot, peer: str, connection: Connection) -> dict[str, Any]:
     session = connection.session
     row = snapshot.node(peer)
@@ -272,30 +303,40 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 2)
 
 
-def _streams(node: Node) -> list[dict[str, Any]]:
-    return [
-        {
-            "service": stream.service,
-            "class": stream.traffic_class.name.lower(),
-            "mode": stream.mode.name.lower(),
-            "peer": stream.peer_node_id,
-            "next_hop": peer,
-            "route_id": None if stream.route is None else stream.route.route_id,
-            "uid": stream.stream_uid.hex(),
-            "sent_bytes": stream.machine.moved[0],
-            "received_bytes": stream.machine.moved[1],
-            "held_bytes": stream.held_bytes,
-            "path_rtt_ms": None if stream.way is None else _ms(stream.way.watch.rtt_s or None),
-            "path_jitter_ms": None if stream.way is None else _ms(stream.way.watch.rtt_var_s or None),
-            "suspect": stream.way is not None and stream.way.watch.suspect,
-            "switches": stream.switches,
-            "switch_reason": None if stream.last_switch is None else stream.last_switch.reason,
-            "recovery_ms": None if stream.last_switch is None else _ms(stream.last_switch.seconds),
-            "counters": dict(stream.machine.counters),
-        }
+def _streams(node: Node) -> dict[str, Any]:
+    every = [
+        (peer, stream)
         for peer, connection in sorted(node.peers.sessions().items())
         for stream in connection.streams()
     ]
+    rows, left_out = _busiest("streams", every, _stream_moved, limits.STATUS_STREAMS)
+    return {"streams": [_stream(peer, stream) for peer, stream in rows], **left_out}
+
+
+def _stream_moved(row: tuple[str, Stream]) -> int:
+    return sum(row[1].machine.moved)
+
+
+def _stream(peer: str, stream: Stream) -> dict[str, Any]:
+    return {
+        "service": stream.service,
+        "class": stream.traffic_class.name.lower(),
+        "mode": stream.mode.name.lower(),
+        "peer": stream.peer_node_id,
+        "next_hop": peer,
+        "route_id": None if stream.route is None else stream.route.route_id,
+        "uid": stream.stream_uid.hex(),
+        "sent_bytes": stream.machine.moved[0],
+        "received_bytes": stream.machine.moved[1],
+        "held_bytes": stream.held_bytes,
+        "path_rtt_ms": None if stream.way is None else _ms(stream.way.watch.rtt_s or None),
+        "path_jitter_ms": None if stream.way is None else _ms(stream.way.watch.rtt_var_s or None),
+        "suspect": stream.way is not None and stream.way.watch.suspect,
+        "switches": stream.switches,
+        "switch_reason": None if stream.last_switch is None else stream.last_switch.reason,
+        "recovery_ms": None if stream.last_switch is None else _ms(stream.last_switch.seconds),
+        "counters": dict(stream.machine.counters),
+    }
 
 
 def _registry(snapshot: Snapshot, now: float) -> list[dict[str, Any]]:
@@ -357,31 +398,46 @@ def _routes(node: Node) -> list[dict[str, Any]]:
     return rows
 
 
-def _relay(node: Node) -> list[dict[str, Any]]:
-    machine = node.endpoint.relaying.machine
-    return [
+def _relay(node: Node) -> dict[str, Any]:
+    rows, left_out = _busiest(
+        "relay", sorted(node.endpoint.relaying.accounts.items()), _relayed, limits.STATUS_RELAYED
+    )
+    relay = [
         {
             "class": traffic_class.name.lower(),
             "route_id": route_id,
             "organization_id": organization_id,
-            "streams": account.streams,
-            "records": account.records,
-            "bytes_forward": account.bytes_forward,
-            "bytes_back": account.bytes_back,
+            **_account(account),
         }
-        for (traffic_class, route_id, organization_id), account in sorted(
-            machine.accounts.items() if machine is not None else ()
-        )
+        for (traffic_class, route_id, organization_id), account in rows
     ]
+    return {"relay": relay, **left_out}
+
+
+def _relayed(row: tuple[AccountKey, Account]) -> int:
+    return row[1].bytes_forward + row[1].bytes_back
+
+
+def _account(account: Account) -> dict[str, int]:
+    return {
+        "streams": account.streams,
+        "records": account.records,
+        "bytes_forward": account.bytes_forward,
+        "bytes_back": account.bytes_back,
+    }
 
 
 def _relaying(node: Node) -> dict[str, Any]:
     machine = node.endpoint.relaying.machine
     if machine is None:
-        return {"streams": 0, "held_bytes": 0, "counters": {}}
+        return {"streams": 0, "held_bytes": 0, "by_class": {}, "counters": {}}
+    sums: dict[TrafficClass, Account] = {}
+    for (traffic_class, _, _), account in machine.accounts.items():
+        sums.setdefault(traffic_class, Account()).include(account)
     return {
         "streams": machine.streams(),
         "held_bytes": machine.held,
+        "by_class": {one.name.lower(): _account(sums[one]) for one in sorted(sums)},
         "counters": dict(sorted(machine.counters.items())),
     }
 

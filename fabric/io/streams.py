@@ -69,6 +69,7 @@ class Stream:
         "_end_given",
         "_end_wanted",
         "_failure",
+        "_forfeited",
         "_host",
         "_loop",
         "_machine",
@@ -79,6 +80,7 @@ class Stream:
         "_pings",
         "_timer",
         "_timer_at",
+        "_unread_timer",
         "_waiters",
         "connection",
         "last_switch",
@@ -99,6 +101,8 @@ class Stream:
         self._over = False
         self._failure: StreamError | None = None
         self._pings: dict[int, tuple[asyncio.Future[float], float]] | None = None
+        self._forfeited = False  # what had arrived is gone unread
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._waiters: list[asyncio.Future[None]] | None = None  # while anybody waits
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -168,8 +172,14 @@ class Stream:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes kept for the reader and for the peer."""
-        return self._machine.readable + self._machine.unacknowledged
+        """Bytes kept for the reader and, while the stream lives, for the peer."""
+        machine = self._machine
+        return machine.readable if self._over else machine.readable + machine.unacknowledged
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes written that the peer has not acknowledged, those included that wait to be taken."""
+        return self._pending_bytes + self._machine.unacknowledged
 
     # -- for the service -------------------------------------------------------------------------------
 
@@ -195,7 +205,7 @@ class Stream:
                 self._holds()
                 self._dirty()
                 return data
-            if machine.at_end:
+            if machine.at_end and not self._forfeited:
                 return b""
             self._raise_failure()
             await self._wait()
@@ -316,20 +326,42 @@ class Stream:
         """Give the stream up, both directions, at once; what was not acknowledged may be lost."""
         if not self._over:
             self._act(self._host.now(), self._machine.reset(reason, detail))
+        elif self._machine.readable:
+            self.forfeit(reason, detail)
 
-    async def aclose(self, *, patience_s: float | None = None) -> None:
-        """Leave the stream: deliver what was written, then give up what the peer still sends. Idempotent.
+    def forfeit(self, reason: str, detail: str) -> None:
+        """Give the stream up with all that it holds, what arrived and was not read included; a reader is told
+        so, also where the stream had ended well.
+        """
+        if self._machine.readable:
+            self._forfeited = True
+            self._machine.discard()
+        if not self._over:
+            self._act(self._host.now(), self._machine.reset(reason, detail))
+        self._failure = self._failure or StreamError(reason, detail)
+        self._holds()
+        self._wake()
 
-        It is given up, too, when the peer acknowledges nothing for `patience_s`, or the caller is cancelled.
+    async def aclose(self, *, patience_s: float | None = None) -> bool:
+        """Leave the stream: deliver what was written, then give up what the peer still sends, and what came
+        and nobody read. Idempotent.
+
+        It is given up, too, when the caller is cancelled, and when the peer acknowledges nothing for
+        `patience_s`: False then.
         """
         if self._over:
-            return
+            self.reset()
+            return True
         delivered = False
         try:
             await self._deliver(patience_s)
             delivered = True
-        except (StreamError, TimeoutError):
-            return
+        except StreamError:
+            return True
+        except TimeoutError:
+            return False
+        else:
+            return True
         finally:
             if not (delivered and self._machine.at_end):
                 self.reset()
@@ -427,8 +459,10 @@ class Stream:
     async def resume(self, connection: Connection, route: RouteRef | None = None) -> None:
         """Go on over a new hop stream of `connection`; only the end that opened the stream does this.
 
-        Returns when the other end has agreed. Raises `FabricError`, and the stream waits for another way.
+        Returns when the other end has agreed. Raises `FabricError`, and the stream waits for another way; if
+        `connection` has no room for it, it stays as and where it is.
         """
+        connection.session.check_room(self.mode)
         now = self._host.now()
         opening = self._machine.resume(now, route)
         self.move(connection, connection.session.open_stream(now, opening.open))
@@ -481,7 +515,8 @@ class Stream:
         before = self._pending_bytes
         while pending:
             view = pending[0]
-            room = self._host.write_room(self)
+            # What waits for a carrier was counted when it began to: it does not grow meanwhile.
+            room = self._host.write_room(self) if self._machine.bound else 0
             taken = self._machine.write(view[:room]) if room > 0 else 0
             self._pending_bytes -= taken
             if taken < len(view):
@@ -501,8 +536,21 @@ class Stream:
 
     def _holds(self) -> None:
         """Tell the budget what the stream holds now."""
-        if self._machine.bound and not self._over:
+        if self._machine.bound or self._over:
             self._host.stream_holds(self, self.held_bytes)
+        if self._unread_timer is not None and not self._machine.readable:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _keep_unread(self, before: int = -1) -> None:
+        """The stream is over: what is left for its reader is counted, and kept while the reader takes any."""
+        self._unread_timer = None
+        left = self._machine.readable
+        if left == before:
+            self.forfeit("cancelled", f"nothing was read for {limits.UNREAD_KEPT_S:.0f} s")
+        elif left:
+            self._holds()
+            self._unread_timer = self._loop.call_later(limits.UNREAD_KEPT_S, self._keep_unread, left)
 
     def _want_end(self) -> None:
         if self._end_wanted or self._over:
@@ -529,6 +577,8 @@ class Stream:
                     self._finish(StreamError(reason, detail))
         if self._machine.over:
             self._host.stream_over(self)
+            if self._unread_timer is None:
+                self._keep_unread()
         if effects:
             self._wake()
         self._rearm()

@@ -52,8 +52,14 @@ def worst() -> dict[str, Any]:
             "classes": {one.name.lower(): many(8) for one in TrafficClass},
             "history": history,
         },
+        "relaying": {
+            "streams": HUGE,
+            "held_bytes": HUGE,
+            "by_class": {one.name.lower(): many(8) for one in TrafficClass},
+        },
         "resumption": {"held": 1024, "counters": many()},
         "sessions": [session(number) for number in range(4096)],
+        "sessions_left_out": HUGE,
         "totals": {"resets_received": many(), "closed": many(), "counters": many()},
     }
 
@@ -66,9 +72,10 @@ def test_the_worst_node_fits() -> None:
 def test_what_was_left_out_is_counted_and_the_busiest_stay() -> None:
     state = worst()
     state["sessions"] = [session(number, queued=number) for number in range(100)]
+    state["sessions_left_out"] = 7
     found = heartbeat(state, at=0.0, versions={})
     sessions = found["sessions"]
-    assert (sessions["count"], sessions["left_out"]) == (100, 100 - limits.HEARTBEAT_SESSIONS)
+    assert (sessions["count"], sessions["left_out"]) == (107, 107 - limits.HEARTBEAT_SESSIONS)
     assert sessions["busiest"][0]["node_id"] == f"{99:064x}"
 
 

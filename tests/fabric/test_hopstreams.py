@@ -315,7 +315,10 @@ def test_a_raw_open_is_sent_as_it_is() -> None:
 def test_open_streams_are_bounded_by_the_receiver() -> None:
     net, dialer, listener = ready_pair(listener_config=SessionConfig(max_streams=2))
     dialer.open_stream(net.now, DIRECT_OPEN)
+    dialer.check_room(Mode.STREAM)
     second = dialer.open_stream(net.now, DIRECT_OPEN)
+    with pytest.raises(StreamError, match="too_many_streams"):
+        dialer.check_room(Mode.STREAM)
     with pytest.raises(StreamError, match="too_many_streams"):
         dialer.open_stream(net.now, DIRECT_OPEN)
     dialer.reset_stream(net.now, second, "cancelled")

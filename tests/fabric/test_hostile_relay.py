@@ -46,7 +46,7 @@ class Hostile(Relay):
             if self.seen > 2:
                 taken = [super(Hostile, self).handle(now, session, one) for one in self.act(self, event)]
                 return all(taken)
-        if isinstance(event, StreamSent):
+        if isinstance(event, StreamSent) and event.carried:
             event = self._no_more_than_came(session, event)
         return super().handle(now, session, event)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fabric.memory import MemoryBudget
@@ -55,10 +55,22 @@ def test_writers_wait_from_half_of_any_budget_on() -> None:
     held.hold("b", "p", 2, 25)
     assert held.crowded("p", 3), "the peer's is half used"
     assert not held.crowded("q", 4)
-    held.hold("c", "q", 4, 75)
-    assert held.crowded("r", 5), "the process's is half used"
-    held.hold("a", "p", 1, 0)
-    assert not held.crowded("r", 5)
+
+
+def test_of_half_the_process_those_wait_who_use_more_than_an_equal_share() -> None:
+    held = budget()
+    for peer in "pqr":
+        held.hold(peer, peer, peer, 50)
+    assert not any(held.crowded(peer, peer) for peer in "pqrs"), "half, and no more"
+    held.hold("s", "s", "s", 10)
+    assert [peer for peer in "pqrs" if held.crowded(peer, peer)] == ["p", "q", "r"]
+    assert not held.crowded("t", "t"), "one that holds nothing yet"
+    held.hold("s", "s", "s", 37)
+    assert not held.crowded("s", "s")
+    held.hold("s", "s", "s", 38)
+    assert held.crowded("s", "s"), "four shares of 37.5"
+    held.hold("p", "p", "p", 0)
+    assert not any(held.crowded(peer, peer) for peer in "pqrs")
 
 
 def test_reading_never_ends_anybody() -> None:
@@ -69,6 +81,7 @@ def test_reading_never_ends_anybody() -> None:
     assert (held.total, held.held_by("p")) == (0, 0)
 
 
+@example([(0, 0, 34), (0, 1, 44), (0, 2, 60), (1, 0, 43), (1, 1, 60), (2, 0, 43), (1, 2, 60)])  # two go
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 60)), max_size=80),
 )
@@ -77,11 +90,13 @@ def test_with_victims_ended_every_budget_holds(steps: list[tuple[int, int, int]]
     for number, peer, size in steps:
         stream = f"{peer}/{number}"
         now[stream] = size
-        victim = held.hold(stream, str(peer), peer * 10 + number % 2, size)
-        if victim is not None:
+        session = peer * 10 + number % 2
+        victim = held.hold(stream, str(peer), session, size)
+        while victim is not None:
             name, _, of = victim.partition("/")
             held.hold(victim, name, int(name) * 10 + int(of) % 2, 0)
             now[victim] = 0
+            victim = held.excess(str(peer), session)
         assert held.total == sum(now.values())
         for name in "012":
             mine = sum(value for key, value in now.items() if key[0] == name)

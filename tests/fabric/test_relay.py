@@ -11,11 +11,12 @@ from fabric import limits, wire
 from fabric.classes import TrafficClass
 from fabric.lanes import LaneKey
 from fabric.relay import OTHER_ROUTES, Account, Lease, Relay
-from fabric.session import StreamOpened, StreamPong, StreamRecord
+from fabric.session import SessionEvent, StreamOpened, StreamPong, StreamRecord, StreamReset
 from fabric.wire import RouteRef
 from projections.model import Lease as LeaseRow
 from tests.support.fabric_frames import DIRECT_OPEN, LEASED_OPEN
 from tests.support.fabric_net import Raw
+from tests.support.hop_streams import ACCEPTED
 from tests.support.leases import EXPIRES, LEASE, asked, hops
 from tests.support.relay_chain import Chain
 
@@ -227,6 +228,84 @@ def test_a_renewed_lease_that_leads_elsewhere_ends_the_stream() -> None:
     assert chain.reason(one) == "wrong_hop"
 
 
+# -- what breaks one stream and nothing else -------------------------------------------------------------
+
+
+def broken(chain: Chain, *frames: bytes, lane: LaneKey) -> list[SessionEvent]:
+    """What the first relay's session makes of frames of the client's own making, acted upon."""
+    inbound, events = chain.links[0][1], []
+    for frame in frames:
+        events += Raw(chain.net, inbound).send(frame, lane)
+    chain.host(2).take(inbound, events)
+    chain.net.run()
+    return events
+
+
+RECORD = bytes(65_552)
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("a record", ""),
+        ("after the end", "stream_state"),
+        ("twice accepted", "stream_state"),
+        ("beyond the credit", "credit_exceeded"),
+    ],
+)
+def test_a_client_that_breaks_a_streams_rules_loses_that_stream_alone(what: str, reason: str) -> None:
+    chain = Chain()
+    one, far = chain.opened()
+    other, far_other = chain.opened()
+    inbound = chain.links[0][1]
+    lane = inbound._streams[one.stream_id].queue.lane
+    record = wire.encode_data_head(one.stream_id, 0, 0, 17) + bytes(17)
+    if what == "after the end":
+        frames = [wire.encode_map(wire.CloseStream(), one.stream_id), record]
+    elif what == "twice accepted":
+        frames = [wire.encode_map(ACCEPTED, one.stream_id)]
+    elif what == "beyond the credit":
+        head = wire.encode_data_head(one.stream_id, 0, 0, len(RECORD))
+        chain.net.room = lambda session, room_lane: (
+            0 if session is chain.links[1][0] and room_lane == lane else 1 << 22
+        )
+        frames = [head + RECORD] * (limits.STREAM_WINDOW_BYTES // len(RECORD) + 1)
+    else:
+        frames = [record]
+    events = broken(chain, *frames, lane=lane)
+    found = [event.reason for event in events if isinstance(event, StreamReset)]
+    assert found == ([reason] if reason else [])
+    if reason:
+        assert chain.reason(one) == reason
+        chain.net.room = lambda _session, _lane: 1 << 22
+        assert chain.reason(far) == reason
+    assert chain.relays[0].held == 0
+    assert inbound._window.held == 0, "the session's credit is whole"
+    other.machine.write(b"still here")
+    chain.net.run()
+    assert far_other.machine.read() == b"still here"
+    assert [session.closed for session in chain.net.flows] == [False] * 4
+
+
+def test_an_open_that_grows_on_the_way_is_refused_at_the_relay() -> None:
+    """Short floats come out long when a map is written again; the next hop would end a session of many."""
+    chain = Chain()
+    raw = wire.encode_map(asked(), 2)[wire.HEADER_BYTES :]
+    fields = msgspec.msgpack.decode(raw)
+    room = limits.MAP_BODY_BYTES - len(raw) - 20
+    floats = b"\xdc" + (room // 5).to_bytes(2, "big") + b"\xca\x3f\x80\x00\x00" * (room // 5)
+    grown = bytes([0x80 | len(fields) + 1]) + raw[1:] + b"\xa5later" + floats
+    assert len(grown) <= limits.MAP_BODY_BYTES
+    assert len(wire.with_position(grown, 2)) > limits.MAP_BODY_BYTES
+    # The twin comes to the far end, which finds that it is signed by nobody it knows.
+    for body, code in ((grown, "next_hop_unreachable"), (raw, "seal_initiator")):
+        stream_id = chain.links[0][0].open_stream(chain.net.now, body)
+        chain.net.run()
+        resets = [one for one in chain.host(1).events if isinstance(one, StreamReset)]
+        assert [one.reason for one in resets if one.stream_id == stream_id] == [code]
+    assert [session.closed for session in chain.net.flows] == [False] * 4
+
+
 # -- accounts --------------------------------------------------------------------------------------------
 
 
@@ -242,10 +321,13 @@ def test_accounts_say_who_carried_what_without_reading_it() -> None:
     assert key == (TrafficClass.RELIABLE, "r", "org")
     account = chain.relays[0].accounts[key]
     assert account == Account(streams=1, records=3, bytes_forward=1000 + 2 * frame, bytes_back=200 + frame)
-    assert chain.relays[0].take_accounts() == {key: account}
+    assert account.live == 1
     one.machine.write(bytes(50))
     chain.net.run()
-    assert chain.relays[0].accounts == {key: Account(records=1, bytes_forward=50 + frame)}
+    assert (account.records, account.bytes_forward) == (4, 1050 + 3 * frame)
+    one.session.reset_stream(chain.net.now, one.stream_id, "cancelled")
+    chain.net.run()
+    assert (account.live, account.streams) == (0, 1)
 
 
 def test_accounts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +339,30 @@ def test_accounts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (TrafficClass.RELIABLE, "r", "org"),
         (TrafficClass.BULK, OTHER_ROUTES, OTHER_ROUTES),
     }
+
+
+def test_a_new_route_takes_the_row_of_one_that_carries_nothing_and_sums_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "RELAY_ACCOUNTS", 2)
+    chain = Chain()
+    relay = chain.relays[0]
+    over, _ = chain.opened()
+    over.machine.write(bytes(1000))
+    chain.net.run()
+    chain.open(TrafficClass.BULK)
+    before = relay.accounts[TrafficClass.RELIABLE, "r", "org"]
+    over.session.reset_stream(chain.net.now, over.stream_id, "cancelled")
+    chain.net.run()
+    chain.know(replace(chain.lease, organization_id="next"))
+    chain.open()
+    assert set(relay.accounts) == {
+        (TrafficClass.BULK, "r", "org"),
+        (TrafficClass.RELIABLE, OTHER_ROUTES, OTHER_ROUTES),
+        (TrafficClass.RELIABLE, "r", "next"),
+    }
+    assert relay.accounts[TrafficClass.RELIABLE, OTHER_ROUTES, OTHER_ROUTES] == before
+    assert sum(account.streams for account in relay.accounts.values()) == 3
 
 
 def test_both_legs_take_turns_as_the_lease_holders() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import pytest
 
 from fabric import limits, wire
-from fabric.classes import TrafficClass
+from fabric.classes import Mode, TrafficClass
 from fabric.lanes import LaneKey
 from fabric.session import Session, StreamPong
 from fabric.wire import RouteRef
@@ -48,7 +49,9 @@ def test_a_slow_next_hop_holds_the_sender_back_through_hop_credit_alone() -> Non
     assert limits.STREAM_WINDOW_BYTES - 66_000 < held <= limits.STREAM_WINDOW_BYTES
     inbound = chain.links[0][1]
     (leg,) = inbound._streams.values()
-    assert leg.held == chain.relays[0].held == held
+    (queue,) = (stream.queue for stream in out._streams.values())
+    assert leg.held == held
+    assert chain.relays[0].held == held + len(queue) * limits.QUEUED_FRAME_BYTES
     assert inbound._window.held == 0
     stuck = False
     one.machine.write(bytes(1 << 20))
@@ -121,6 +124,107 @@ def test_whoever_fills_a_relays_memory_pays_for_it(
     reasons[victim] = "route_failed"
     assert [chain.reason(stream) for stream in streams] == reasons
     assert chain.relays[0].held < 180_000
+
+
+def closed_by_both(chain: Chain, one: Stream, other: Stream) -> None:
+    """Both ends close what they opened, with bytes that still wait on the way."""
+    one.session.close_stream(chain.net.now, one.stream_id)
+    other.session.close_stream(chain.net.now, other.stream_id)
+    chain.net.run()
+
+
+def test_closed_by_both_ends_a_stream_is_counted_until_what_waits_has_left() -> None:
+    chain = Chain()
+    relay, out = chain.relays[0], chain.links[1][0]
+    one, other = chain.opened()
+    blocked(chain, out)
+    one.machine.write(bytes(100_000))
+    chain.net.run()
+    held = relay.held
+    assert held > 100_000
+    closed_by_both(chain, one, other)
+    assert relay.held > held, "the CLOSE waits as well"
+    assert relay.streams() == 1
+    chain.net.room = lambda _session, _lane: 1 << 22
+    chain.net.run()
+    assert (relay.held, relay.streams(), out.streams()) == (0, 0, ())
+
+
+def test_a_stream_closed_by_both_ends_with_nothing_on_the_way_is_over() -> None:
+    chain = Chain()
+    closed_by_both(chain, *chain.opened())
+    assert (chain.relays[0].held, chain.relays[0].streams()) == (0, 0)
+
+
+def test_filled_and_closed_again_and_again_streams_fill_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "RELAY_SESSION_BYTES", 1_000_000)
+    chain = Chain()
+    relay, out = chain.relays[0], chain.links[1][0]
+    streams = [chain.opened() for _ in range(30)]
+    blocked(chain, out)
+    for one, other in streams:
+        one.machine.write(bytes(100_000))
+        chain.net.run()
+        closed_by_both(chain, one, other)
+        assert sum(map(out.waiting, out.streams())) == relay.held < 1_100_000
+    assert relay.counters["memory_exceeded"] > 10
+
+
+def datagrams(chain: Chain, count: int) -> None:
+    """That many of 1,000 bytes from host 1, on a stream in datagram mode that is stuck at the relay."""
+    stream = chain.host(1).open(
+        chain.links[0][0],
+        "echo",
+        TrafficClass.RELIABLE,
+        to=chain.host(3),
+        route=RouteRef(route_id="r", epoch=3, position=1),
+        mode=Mode.DATAGRAM,
+    )
+    chain.net.run()
+    blocked(chain, chain.links[1][0])
+    for number in range(count):
+        stream.session.send_datagram(chain.net.now, stream.stream_id, number, 0, bytes(1000))
+        chain.net.run()
+
+
+def test_datagrams_that_wait_are_counted_and_dropped_ones_are_not() -> None:
+    chain = Chain()
+    each = 1000 + wire.DATA_HEAD_BYTES + limits.QUEUED_FRAME_BYTES
+    datagrams(chain, 10)
+    assert chain.relays[0].held == 10 * each
+    datagrams(chain, 300)
+    (first, second) = chain.links[1][0]._streams.values()
+    assert first.datagrams is not None
+    assert second.datagrams is not None
+    assert len(second.datagrams) < 300, "the oldest are gone"
+    assert chain.relays[0].held == first.datagrams.memory + second.datagrams.memory
+    chain.net.room = lambda _session, _lane: 1 << 22
+    chain.net.run()
+    assert chain.relays[0].held == 0
+
+
+def test_the_smallest_records_take_no_more_memory_than_is_counted() -> None:
+    chain = Chain()
+    stream, _ = chain.opened()
+    blocked(chain, chain.links[1][0])
+    inbound, relay = chain.links[0][1], chain.relays[0]
+    raw = Raw(chain.net, inbound)
+    lane = inbound._streams[stream.stream_id].queue.lane
+    # 17 bytes are a byte and its tag.
+    frames = [wire.encode_data_head(stream.stream_id, at, 0, 17) + bytes(17) for at in range(2000)]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for frame in frames:
+            for event in raw.send(frame, lane):
+                relay.handle(chain.net.now, inbound, event)
+        took = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert sum(map(len, frames)) < took / 4, "so the bytes themselves say little"
+    assert took <= relay.held
 
 
 def test_what_is_asked_about_a_stream_waits_until_the_next_hop_knows_it() -> None:

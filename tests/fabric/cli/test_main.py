@@ -82,6 +82,89 @@ def run_once(folder: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.fixture(scope="module")
+def running_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("running") / "n"
+    init(folder)
+    with daemon(folder):
+        yield folder
+
+
+EVERY = [
+    ("status",),
+    ("status", "-o", "json"),
+    ("metrics",),
+    ("heartbeat",),
+    ("top", "-n", "1", "--interval", "0.1", "-o", "json"),
+    ("top", "-n", "1", "--interval", "0.1"),
+    ("ping", "nobody", "-o", "json"),
+    ("forward", "0", "web-admin"),
+]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+@pytest.mark.parametrize("command", [*EVERY, ("--help",)], ids=" ".join)
+def test_output_that_cannot_be_written_is_said_in_one_line(
+    running_node: Path, command: tuple[str, ...]
+) -> None:
+    where = () if command == ("--help",) else ("--dir", str(running_node))
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "fabric.cli.main", *command, *where],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr) == (1, "fabric: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", EVERY, ids=" ".join)
+def test_a_reader_that_goes_away_is_told_nothing(running_node: Path, command: tuple[str, ...]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fabric.cli.main", *command, "--dir", str(running_node)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        process.wait(timeout=60)
+    assert "Traceback" not in said
+    assert said.count("\n") <= 1
+    assert process.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_a_daemon_that_cannot_say_that_it_is_ready_ends_in_order(tmp_path: Path) -> None:
+    init(tmp_path / "n")
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "fabric.cli.main", "node", "run", "--dir", str(tmp_path / "n")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1] == "fabric: No space left on device"
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "n" / "admin.sock").exists()
+
+
+@pytest.mark.parametrize("count", ["0", "-3"])
+def test_top_shows_something_or_says_why_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: str
+) -> None:
+    init(tmp_path / "n")
+    assert fabric("top", "--dir", str(tmp_path / "n"), "-n", count) == 2
+    assert "'--count'" in capsys.readouterr().err
+
+
 def test_init_writes_what_it_was_told_and_prints_what_others_need(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,9 @@ from fabric.cli.top import picture, render
 NAMES = [one.name.lower() for one in TrafficClass]
 
 
-def status(sent: int, *, sessions: int = 1, streams: int = 1, level: str = "nominal") -> dict[str, Any]:
+def status(
+    sent: int, *, sessions: int = 1, streams: int = 1, level: str = "nominal", left_out: int = 0
+) -> dict[str, Any]:
     counts = {"streams": 1, "queued_bytes": 5, "sent_bytes": sent, "received_bytes": 2 * sent}
     flow = {"channels": 1, "queued_bytes": 1500, "window_bytes": 2_621_440, "dropped": 0}
     return {
@@ -61,6 +63,7 @@ def status(sent: int, *, sessions: int = 1, streams: int = 1, level: str = "nomi
             }
         ]
         * streams,
+        "streams_left_out": left_out,
     }
 
 
@@ -102,3 +105,6 @@ def test_what_is_drawn_names_what_it_shows() -> None:
 
 def test_many_streams_are_cut_and_counted() -> None:
     assert "and 80 more" in drawn(picture(status(0), status(0, streams=100), 1.0))
+    found = picture(status(0), status(0, streams=100, left_out=9), 1.0)
+    assert found["streams_left_out"] == 9
+    assert "and 89 more" in drawn(found)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from fabric import limits
+from fabric.heartbeat import heartbeat
 from fabric.io.admin import AdminClient, AdminError, AdminServer
-from fabric.io.status import SCHEMA
+from fabric.io.status import SCHEMA, status
 from statelog.canonical import encode
 from statelog.signing import record_id_of
 from tests.support.aio import run
@@ -74,6 +75,75 @@ def test_status_is_one_document_with_a_schema(tmp_path: Path) -> None:
         assert found["probes"]["counters"]["ok"] == 1
 
     play(tmp_path, script)
+
+
+def test_a_status_shows_the_busiest_and_says_how_many_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(farm: Farm, client: AdminClient) -> None:
+        node = farm.nodes["phone-a"]
+        whole = await client.call("status")
+        assert len(whole["sessions"]) > 1
+        assert len(whole["streams"]) > 2
+        assert (whole["sessions_left_out"], whole["streams_left_out"], whole["relay_left_out"]) == (0, 0, 0)
+        monkeypatch.setattr(limits, "STATUS_SESSIONS", 1)
+        monkeypatch.setattr(limits, "STATUS_STREAMS", 2)
+        found = status(node)
+        assert found["sessions_left_out"] == len(node.peers.sessions()) - 1
+        moved = {
+            one.stream_uid.hex(): sum(one.machine.moved)
+            for connection in node.peers.sessions().values()
+            for one in connection.streams()
+        }
+        assert found["streams_left_out"] == len(moved) - 2
+        assert sorted(moved[one["uid"]] for one in found["streams"]) == sorted(moved.values())[-2:]
+        report = heartbeat(found, at=0.0, versions={})
+        assert report["sessions"]["count"] == len(node.peers.sessions())
+        monkeypatch.setattr(limits, "ADMIN_ANSWER_BYTES", 1000)
+        with pytest.raises(AdminError) as caught:
+            await client.call("status")
+        assert caught.value.code == "too_large"
+
+    play(tmp_path, script)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b'{"ok": true, "result": {"a": 1}}\n', ""),
+        (b'{"ok": false, "error": {"code": "no_route", "sentence": "none"}}\n', "no_route"),
+        (b"", "not_running"),
+        (b'{"ok": true, "resu', "not_running"),
+        (b"hello\n", "bad_answer"),
+        (b"[]\n", "bad_answer"),
+        (b"[" * 500 + b"\n", "bad_answer"),
+        (b'{"ok": false}\n', "bad_answer"),
+        (b'{"ok": true, "result": 7}\n', "bad_answer"),
+        (b" " * 2000 + b"\n", "bad_answer"),
+    ],
+)
+def test_whatever_is_at_the_socket_a_failure_has_a_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, code: str
+) -> None:
+    monkeypatch.setattr(limits, "ADMIN_ANSWER_BYTES", 1000)
+
+    async def main() -> None:
+        async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_unix_server(answers, tmp_path / "admin.sock")
+        async with server, AdminClient(tmp_path / "admin.sock") as client:
+            if not code:
+                assert await client.call("status") == {"a": 1}
+                return
+            with pytest.raises(AdminError) as caught:
+                await client.call("status")
+            assert caught.value.code == code
+            assert "\n" not in caught.value.sentence
+
+    run(main)
 
 
 def test_commands_and_their_refusals(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from fabric import limits
@@ -251,6 +252,32 @@ def test_without_another_way_a_stream_stays_and_goes_on_after_the_silence() -> N
             found.links[2, 4].silent = False
             await writing.until_acknowledged()
             await writing.check()
+
+    run(main, timeout_s=90)
+
+
+@pytest.mark.parametrize("streams", [0, 1])
+def test_a_stream_that_the_other_way_has_no_room_for_stays_where_it_is(streams: int) -> None:
+    async def main() -> None:
+        async with fork("qh3") as found:
+            stream = await found.open(TrafficClass.INTERACTIVE)
+            before = stream.connection
+            writing = Writing(stream, 200)
+            await writing.until_acknowledged()
+            other = found.nodes[1].connection_to(found.nodes[3].identity.node_id)
+            assert other is not None
+            assert other.session._peer_limits is not None
+            other.session._peer_limits = msgspec.structs.replace(
+                other.session._peer_limits, max_streams=streams
+            )
+            await goaway(found)
+            resuming = found.nodes[1].resuming
+            await until(lambda: resuming.counters["attempts_failed"] > 0 or stream.switches > 0)
+            assert (stream.connection is before) is not bool(streams)
+            assert resuming.counters["suspended"] == 0
+            await writing.until_acknowledged()
+            await writing.check()
+            assert stream.switches == streams
 
     run(main, timeout_s=90)
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from fabric import limits
 from fabric.classes import TrafficClass
 from fabric.errors import FabricError, StreamError
+from fabric.heartbeat import heartbeat
 from fabric.io.node import Node
 from fabric.io.status import status
 from fabric.io.streams import Stream
@@ -166,6 +167,11 @@ def test_a_leased_route_is_relayed_counted_and_fenced(tmp_path: Path, engine: st
         assert relay.endpoint.relaying.machine is not None
         (account,) = relay.endpoint.relaying.machine.accounts.values()
         assert min(account.bytes_forward, account.bytes_back) > 200_000
+        said = status(relay)["relaying"]["by_class"]["reliable"]
+        assert (said["streams"], said["bytes_back"]) == (1, account.bytes_back)
+        assert status(relay)["relay"][0].items() >= said.items()
+        report = heartbeat(status(relay), at=0.0, versions={})
+        assert report["relayed"]["by_class"]["reliable"] == said
 
         await farm.log(farm.cluster.fence({"route_id": ROUTE}))
         # The stream leaves the route as soon as the fence is known, and goes on to the same node directly.

@@ -146,15 +146,14 @@ def test_bytes_pass_sealed_end_to_end(engine: str, count: int) -> None:
                 machine = relay.relaying.machine
                 assert machine is not None
                 await until(lambda machine=machine: not machine._legs)  # type: ignore[misc]  # bound per turn
-                accounts = relay.relaying.take_accounts()
+                accounts = relay.relaying.accounts
                 bulk = accounts[(TrafficClass.BULK, ROUTE, "org-1")]
                 assert bulk.streams == 1
                 assert size < bulk.bytes_forward < size * 1.01 + 200
                 assert 32 < bulk.bytes_back < 400
                 assert accounts[(TrafficClass.INTERACTIVE, ROUTE, "org-1")].streams == 1
-                assert relay.relaying.take_accounts() == {}
                 assert all(connection.streams() == [] for connection in relay.connections())
-            assert net.endpoints[0].relaying.take_accounts() == {}
+            assert net.endpoints[0].relaying.accounts == {}
 
     run(main)
 
@@ -163,7 +162,7 @@ def test_many_streams_over_one_relay() -> None:
     async def main() -> None:
         async with network(3) as net:
             await asyncio.gather(*(net.send(50_000 + number) for number in range(20)))
-            [account] = net.endpoints[1].relaying.take_accounts().values()
+            [account] = net.endpoints[1].relaying.accounts.values()
             assert account.streams == 20
 
     run(main)
@@ -201,7 +200,7 @@ def test_without_a_lease_nothing_passes() -> None:
         async with network(3) as net:
             kept = net.leases.pop(ROUTE)
             assert await net.refused() == "no_lease"
-            assert net.endpoints[1].relaying.take_accounts() == {}
+            assert net.endpoints[1].relaying.accounts == {}
             net.leases[ROUTE] = kept
             await net.send(1_000)
 
@@ -243,7 +242,7 @@ def test_the_last_hop_checks_the_lease_itself() -> None:
             target = net.endpoints[-1]
             target.relaying._lookup = {ROUTE: seen_by_target}.get
             assert await net.refused() == "fenced"
-            assert net.endpoints[1].relaying.take_accounts() != {}
+            assert net.endpoints[1].relaying.accounts != {}
             target.relaying._lookup = net.leases.get
             await net.send(1_000)
 

@@ -7,13 +7,15 @@ import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from fabric import limits
 from fabric.classes import TrafficClass
-from fabric.errors import StreamError
+from fabric.errors import FabricError, StreamError
 from fabric.io.connection import Connection
+from fabric.io.dials import Dials
 from fabric.io.endpoint import Endpoint
 from fabric.io.streams import Stream
 from fabric.stream import EndToEnd, StreamConfig
@@ -171,6 +173,53 @@ def test_waiting_streams_are_bounded(monkeypatch: pytest.MonkeyPatch, limit: str
     run(main)
 
 
+def test_hundreds_of_streams_that_lose_one_session_go_on_over_one_dial() -> None:
+    async def main() -> None:
+        async with await bind(1) as a, await bind(2, services=SERVICES) as b:
+            connection = await dial(a, b)
+            streams = [await connection.open("echo", TrafficClass.RELIABLE) for _ in range(300)]
+            dialed = []
+            start_dial = a.start_dial
+
+            async def counted(address: str, **fields: Any) -> Connection:
+                dialed.append(address)
+                return await start_dial(address, **fields)
+
+            a.start_dial = counted  # type: ignore[method-assign]  # the dial itself goes on as ever
+            await lose(connection)
+            assert len(a.resuming.held()) == 300
+            for number, stream in enumerate(streams):
+                stream.write(b"%3d" % number)
+            for number, stream in enumerate(streams):
+                assert await stream.readexactly(3) == b"%3d" % number
+            assert len(dialed) == 1
+            assert len({stream.connection for stream in streams}) == 1
+            assert a.resuming.counters["resumed"] == b.resuming.counters["resumed"] == 300
+            assert a.resuming.held() == []
+            for stream in streams:
+                stream.reset()
+
+    run(main, timeout_s=90)
+
+
+def test_a_waiter_that_is_cancelled_takes_nobodys_dial_away() -> None:
+    async def main() -> None:
+        async with await bind(1) as a, await bind(2, services=SERVICES) as b:
+            dials, node_id = Dials(), b.identity.node_id
+            one, other = (asyncio.ensure_future(dials.dial(a, b.url, node_id=node_id)) for _ in range(2))
+            await asyncio.sleep(0)
+            one.cancel()
+            assert (await other).peer_node_id == node_id
+            assert one.cancelled()
+            third = asyncio.ensure_future(dials.dial(a, "quic://127.0.0.1:9", node_id=node_id))
+            await asyncio.sleep(0)
+            await dials.aclose()
+            with pytest.raises(FabricError, match="carrier_closed"):
+                await third
+
+    run(main)
+
+
 def test_what_waiting_streams_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HELD_BYTES", 100_000)
 
@@ -186,6 +235,28 @@ def test_what_waiting_streams_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -
             small.write(b"goes on")
             assert await small.readexactly(7) == b"goes on"
             await small.aclose()
+
+    run(main)
+
+
+def test_a_stream_that_waits_takes_nothing_more_from_its_writer() -> None:
+    async def main() -> None:
+        async with held(1) as (_, (stream,)):
+            before = stream.held_bytes
+            stream.write(bytes(100_000))
+            assert stream.held_bytes == before
+            writing = asyncio.ensure_future(stream.drain())
+            await asyncio.sleep(0)
+            assert not writing.done()
+            writing.cancel()
+        async with await bind(1) as a, await bind(2, services=SERVICES) as b:
+            connection = await dial(a, b)
+            stream = await connection.open("echo", TrafficClass.RELIABLE)
+            await lose(connection)
+            stream.write(bytes(100_000))
+            await stream.drain()
+            assert await stream.readexactly(100_000) == bytes(100_000)
+            await stream.aclose()
 
     run(main)
 

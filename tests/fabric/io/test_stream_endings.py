@@ -54,6 +54,38 @@ def test_the_sealed_end_reaches_the_other_side_before_aclose_returns(engines: tu
     run(main)
 
 
+@pytest.mark.parametrize("reads", [True, False])
+def test_what_a_service_leaves_behind_waits_for_a_reader_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    monkeypatch.setattr(limits, "SERVICE_END_S", 1.0)
+    size = 16 << 20
+
+    async def main() -> None:
+        async def gives(stream: Stream, connection: Connection) -> None:
+            stream.write(bytes(size))
+
+        async with pair(services={"gives": gives}) as (_, b, connection):
+            stream = await connection.open("gives", TrafficClass.BULK)
+            if reads:
+                came = 0
+                while came < size:
+                    came += len(await stream.readexactly(1 << 19))
+                    await asyncio.sleep(0.1)  # a slow reader, which is no silent one
+                assert await stream.read() == b""
+                await stream.aclose()
+            else:
+                await until(lambda: b.counters["services_not_read"] == 1)
+                await until(lambda: stream.over)
+                await stream.read()
+                with pytest.raises(StreamError, match="cancelled"):
+                    await stream.read()
+            await until(lambda: not b._serving._tasks)
+            assert b.counters["services_not_read"] == (not reads)
+
+    run(main)
+
+
 def test_an_exception_inside_resets_the_stream() -> None:
     async def main() -> None:
         ended: list[str] = []
