@@ -263,6 +263,15 @@ class Replay:
             admitted.signed,
         )
 
+    def judge_at(self, data: bytes, now: int, reading: admission.Reading | None = None) -> None:
+        """Judge the next entry's leaf bytes as if they were sequenced at Unix second `now`, signatures apart.
+
+        Raises Refused as `append`; the log does not grow.
+        """
+        self._judge_next(
+            split_leaf(data)._replace(sequenced_at=now), verify_signatures=False, reading=reading
+        )
+
     def waits_for_authority(self, leaf: bytes) -> bool:
         """Whether the leaf cannot be judged yet (`statelog.partition`); never so in this log."""
         del leaf

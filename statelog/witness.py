@@ -2,7 +2,8 @@
 
 Beyond consistency it replays what it cosigns: it fetches the new entries from its own source, judges each as
 an auditor would (`statelog.replay`), and refuses with 422 and the finding's code whatever an auditor would
-refuse; heads from its future; and heads signed with keys of term T once it has seen term T+1.
+refuse; heads from its future; entries that may be dated back (`statelog.dating`); and heads signed with keys
+of term T once it has seen term T+1.
 
 The machine is pure: `handle(now, event)` answers with effects. It never answers 200 before the shell has
 reported that (size, root, term) is durably stored by compare-and-set, so that two processes with one key, or
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 from statelog import signing
 from statelog.checkpoint import Checkpoint, cosign, parse_decimal, parse_signed_checkpoint, verify_sequencer
+from statelog.dating import fault_of_date, is_vouched_for
 from statelog.errors import Refused, refuse
 from statelog.findings import Finding
 from statelog.limits import (
@@ -326,7 +328,7 @@ class Witness:
         if size < self.replay.first_checkpoint_size:
             raise _stop(UNPROCESSABLE, "SL-CHECKPOINT", "there is no checkpoint before the first term")
         candidate = self.replay.copy()
-        finding = yield from self._replay_to(request_id, candidate, size, when_absent)
+        finding = yield from self._replay_to(request_id, candidate, size, when_absent, request.note)
         try:
             candidate.check_head(request.checkpoint)
         except Refused as error:
@@ -339,10 +341,14 @@ class Witness:
         return candidate
 
     def _replay_to(
-        self, request_id: int, replay: Replay, size: int, when_absent: int
+        self, request_id: int, replay: Replay, size: int, when_absent: int, note: Note | None = None
     ) -> Generator[_Ask, _Answer, Finding | None]:
-        """Append entries up to `size`; the first refusal is returned, and the rest then only counted."""
+        """Append entries up to `size`; the first refusal is returned, and the rest then only counted.
+
+        The entries under `note` are new to this witness: their times are compared with its clock.
+        """
         finding: Finding | None = None
+        vouched = note is None or not self.state.size
         while replay.size < size:
             answer = yield Fetch(request_id, replay.size, min(size, replay.size + STORE_BATCH_ENTRIES))
             leaves = answer.leaves if isinstance(answer, Fetched) else None
@@ -359,10 +365,15 @@ class Witness:
                 if finding is None:
                     try:
                         self._check_seen(replay, leaf)
+                        dated = None if vouched else fault_of_date(replay, leaf, self._now)
                         replay.append(leaf)
-                        continue
                     except Refused as error:
                         finding = error.finding
+                    else:
+                        if dated is not None and note is not None:
+                            vouched = is_vouched_for(note, self.replay.state.witnesses)
+                            finding = None if vouched else dated.at(replay.size - 1)
+                        continue
                 replay.skip(leaf)
         return finding
 
