@@ -245,7 +245,7 @@ class Replay:
         if admitted.change is not None and self._state is not None:
             state.apply(admitted.change, index)
         self._state = state
-        self._retire(before)
+        self._retire(before, self.current_term())
         self.last_sequenced_at = parts.sequenced_at
         hash_ = leaf_hash(data)
         return Entry(
@@ -279,6 +279,10 @@ class Replay:
 
     def overtaken_since(self) -> int | None:
         """Since when what the newest leaf rests on is overtaken (`statelog.partition`): on nothing here."""
+        return None
+
+    def succeeded_at(self) -> int | None:
+        """Where the next term of the log starts (`statelog.partition`); here it is known by its own entry."""
         return None
 
     def advance(self, size: int | None = None) -> int | None:
@@ -416,9 +420,8 @@ class Replay:
         """The keys that might sign in an earlier term and may not any more."""
         return log_keys(self.origin, sorted(self._past))
 
-    def _retire(self, before: Term | None) -> None:
+    def _retire(self, before: Term | None, now: Term | None) -> None:
         """Remember the sequencers of `before` whom a new term has taken the pen from."""
-        now = self.current_term()
         if now is not before:
             self._past = (self._past | _publics(before)) - _publics(now)
 

@@ -285,6 +285,7 @@ class Witness:
             candidate = yield from self._candidate(request_id, request, UNAVAILABLE)
         self._check_clock(candidate)
         self._check_lag(candidate)
+        self._check_pen(candidate)
         return (yield from self._persist(request_id, request, candidate))
 
     def _catch_up(self, request_id: int) -> Generator[_Ask, _Answer, None]:
@@ -313,7 +314,7 @@ class Witness:
         except Refused as error:
             raise _Stop(FORBIDDEN, error.finding) from error
         if _names(note, self.replay.past_sequencer_keys()):
-            raise _earlier_term(self.replay)
+            raise _earlier_term(self.replay.term)
         return False
 
     def _candidate(
@@ -423,6 +424,16 @@ class Witness:
                 found=f"{int(self._now - since)} s ago, at authority size {candidate.authority_size}",
             )
 
+    def _check_pen(self, candidate: Replay) -> None:
+        """A partition's pen is judged by all of the authority log that is known here to be final.
+
+        A leaf names only so much of it as its sequencer likes, and one whose term has ended would go on
+        beside its successor for as long as `_check_lag` lets it. Up to the successor's start it is right.
+        """
+        start = candidate.succeeded_at() if candidate.size > self.state.size else None
+        if start is not None and candidate.size > start:
+            raise _earlier_term(candidate.term + 1)
+
     def _persist(self, request_id: int, request: AddCheckpoint, candidate: Replay) -> _Steps:
         head = request.checkpoint
         new = WitnessState(head.origin, head.size, head.root, candidate.term)
@@ -458,10 +469,10 @@ def _check_signed(note: Note, replay: Replay) -> None:
     except Refused as error:
         raise _Stop(FORBIDDEN, error.finding) from error
     if _names(note, replay.past_sequencer_keys()):
-        raise _earlier_term(replay)
+        raise _earlier_term(replay.term)
     raise _stop(FORBIDDEN, "SL-CHECKPOINT", "no sequencer of the term in force signed the checkpoint")
 
 
-def _earlier_term(replay: Replay) -> _Stop:
+def _earlier_term(term: int) -> _Stop:
     sentence = "the checkpoint is signed by a sequencer of an earlier term"
-    return _stop(UNPROCESSABLE, "SL-TERM", sentence, expected=f"a sequencer of term {replay.term}")
+    return _stop(UNPROCESSABLE, "SL-TERM", sentence, expected=f"a sequencer of term {term}")
