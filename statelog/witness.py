@@ -31,7 +31,7 @@ from statelog.limits import (
     MAX_WITNESS_QUEUE,
     STORE_BATCH_ENTRIES,
 )
-from statelog.merkle import EMPTY_ROOT, verify_consistency
+from statelog.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
 from statelog.note import Note, VerifierKey, decode_base64
 from statelog.replay import Replay
 
@@ -182,6 +182,21 @@ class _Outcome:
     content_type: str = TEXT_CONTENT_TYPE
 
 
+@dataclass(slots=True)
+class _Ahead:
+    """What was read beyond the head cosigned last, and judged, but not cosigned: one replay at most.
+
+    Whoever asks for the same again, with whatever signature, costs no second replay. `last` is the hash of
+    the newest leaf and `refused` that of the one after it, None without one; `dated` is the first fault of
+    an entry's date (`statelog.dating`).
+    """
+
+    replay: Replay
+    last: bytes | None = None
+    refused: bytes | None = None
+    dated: Finding | None = None
+
+
 class _Stop(Exception):  # noqa: N818 - not an error: the answer of a step that ends the request
     def __init__(self, status: int, finding: Finding) -> None:
         super().__init__(str(finding))
@@ -210,6 +225,7 @@ class Witness:
         if self.state.origin != origin or replay.size > self.state.size:
             raise ValueError("the replay is ahead of what the witness cosigned, or of another log")
         self.replay = replay
+        self._ahead: _Ahead | None = None
         self._signer = signer
         self._now = 0.0
         self._waiting: deque[Request] = deque()
@@ -273,6 +289,8 @@ class Witness:
             if 0 < request.checkpoint.size <= self.replay.size:
                 raise _stop(FORBIDDEN, "SL-CHECKPOINT", "no sequencer of the log signed the checkpoint")
             # A new term's sequencer is known only from the entries that its head covers: learn them first.
+            if request.checkpoint.size >= self.replay.first_checkpoint_size:
+                yield from self._check_not_a_stranger(request_id, request)
             candidate = yield from self._candidate(request_id, request, FORBIDDEN)
         if request.old_size > request.checkpoint.size:
             raise _stop(BAD_REQUEST, "SL-WITNESS", "the old size is beyond the checkpoint")
@@ -294,13 +312,13 @@ class Witness:
         """
         if self.replay.size == self.state.size:
             return
-        replay = self.replay.copy()
-        finding = yield from self._replay_to(request_id, replay, self.state.size, UNAVAILABLE)
-        if finding is not None or replay.root() != self.state.root:
+        read = _Ahead(self.replay.copy())
+        finding = yield from self._replay_to(request_id, read, self.state.size, UNAVAILABLE)
+        if finding is not None or read.replay.root() != self.state.root:
             raise _stop(
                 UNAVAILABLE, "SL-ROOT", "the source does not hold the entries that this witness has cosigned"
             )
-        self.replay = replay
+        self.replay = read.replay
 
     def _is_trusted(self, note: Note) -> bool:
         """Whether a sequencer of the term in force signed; False when only entries not seen yet can
@@ -317,6 +335,47 @@ class Witness:
             raise _earlier_term(self.replay.term)
         return False
 
+    def _check_not_a_stranger(
+        self, request_id: int, request: AddCheckpoint
+    ) -> Generator[_Ask, _Answer, None]:
+        """Whether one of the log's sequencers signed, as far as the source tells who they are."""
+        ahead = yield from self._read_ahead(request_id, request.checkpoint.size)
+        known = ahead.replay
+        keys = [*known.sequencer_keys(), *known.past_sequencer_keys()] if known.started else []
+        try:
+            if _signed_by(request.note, keys):
+                return
+        except Refused as error:
+            raise _Stop(FORBIDDEN, error.finding) from error
+        if known.size < request.checkpoint.size and ahead.refused is None:
+            raise _absent(FORBIDDEN, known.size)
+        raise _stop(FORBIDDEN, "SL-CHECKPOINT", "no sequencer of the log signed the checkpoint")
+
+    def _read_ahead(self, request_id: int, size: int) -> Generator[_Ask, _Answer, _Ahead]:
+        """Entries up to `size`, or as far as the source has them and they pass; read once, whoever asks."""
+        ahead = self._ahead
+        if ahead is not None:
+            # A suffix that was never final may have been replaced by a new term's: look at its end again.
+            known = [hash_ for hash_ in (ahead.last, ahead.refused) if hash_ is not None]
+            start = ahead.replay.size - (ahead.last is not None)
+            leaves = yield from self._fetch(request_id, start, start + len(known))
+            if [leaf_hash(leaf) for leaf in leaves[: len(known)]] != known:
+                ahead = None
+        if ahead is None:
+            ahead = self._ahead = _Ahead(self.replay.copy())
+        while ahead.replay.size < size and ahead.refused is None:
+            end = min(size, ahead.replay.size + STORE_BATCH_ENTRIES)
+            leaves = yield from self._fetch(request_id, ahead.replay.size, end)
+            if not leaves:
+                break
+            for leaf in leaves[: end - ahead.replay.size]:
+                try:
+                    self._append(ahead, leaf)
+                except Refused:
+                    ahead.refused = leaf_hash(leaf)
+                    break
+        return ahead
+
     def _candidate(
         self, request_id: int, request: AddCheckpoint, when_absent: int
     ) -> Generator[_Ask, _Answer, Replay]:
@@ -328,55 +387,68 @@ class Witness:
         size = request.checkpoint.size
         if size < self.replay.first_checkpoint_size:
             raise _stop(UNPROCESSABLE, "SL-CHECKPOINT", "there is no checkpoint before the first term")
-        candidate = self.replay.copy()
-        finding = yield from self._replay_to(request_id, candidate, size, when_absent, request.note)
+        ahead, read = self._ahead, _Ahead(self.replay.copy())
+        known = ahead is not None and read.replay.size < ahead.replay.size <= size and ahead.refused is None
+        if ahead is not None and known:
+            read = _Ahead(ahead.replay.copy(), ahead.last, None, ahead.dated)
+        finding = yield from self._replay_to(request_id, read, size, when_absent)
         try:
-            candidate.check_head(request.checkpoint)
+            read.replay.check_head(request.checkpoint)
         except Refused as error:
+            if known:  # the source held another story when it was read
+                self._ahead = None
+                return (yield from self._candidate(request_id, request, when_absent))
             raise _Stop(UNPROCESSABLE, error.at(size - 1).finding) from error
         if finding is not None:
             # The root is the signed one: the refused entry is the sequencer's, not an invention of the
             # source.
             raise _Stop(UNPROCESSABLE, finding)
-        _check_signed(request.note, candidate)
-        return candidate
+        if read.dated is not None and not is_vouched_for(request.note, self.replay.state.witnesses):
+            if known:  # or this witness's clock was wrong
+                self._ahead = None
+                return (yield from self._candidate(request_id, request, when_absent))
+            raise _Stop(UNPROCESSABLE, read.dated)
+        self._ahead = read
+        _check_signed(request.note, read.replay)
+        return read.replay
+
+    def _fetch(self, request_id: int, start: int, end: int) -> Generator[_Ask, _Answer, Sequence[bytes]]:
+        answer = yield Fetch(request_id, start, end)
+        leaves = answer.leaves if isinstance(answer, Fetched) else None
+        if leaves is None:
+            raise _stop(UNAVAILABLE, "SL-WITNESS", "the witness's source of entries is away")
+        return leaves
 
     def _replay_to(
-        self, request_id: int, replay: Replay, size: int, when_absent: int, note: Note | None = None
+        self, request_id: int, read: _Ahead, size: int, when_absent: int
     ) -> Generator[_Ask, _Answer, Finding | None]:
-        """Append entries up to `size`; the first refusal is returned, and the rest then only counted.
-
-        The entries under `note` are new to this witness: their times are compared with its clock.
-        """
+        """Append entries up to `size`; the first refusal is returned, and the rest then only counted."""
         finding: Finding | None = None
-        vouched = note is None or not self.state.size
+        replay = read.replay
         while replay.size < size:
-            answer = yield Fetch(request_id, replay.size, min(size, replay.size + STORE_BATCH_ENTRIES))
-            leaves = answer.leaves if isinstance(answer, Fetched) else None
-            if leaves is None:
-                raise _stop(UNAVAILABLE, "SL-WITNESS", "the witness's source of entries is away")
+            end = min(size, replay.size + STORE_BATCH_ENTRIES)
+            leaves = yield from self._fetch(request_id, replay.size, end)
             if not leaves:
-                raise _stop(
-                    when_absent,
-                    "SL-WITNESS",
-                    "the witness's source does not have the entries",
-                    found=replay.size,
-                )
+                raise _absent(when_absent, replay.size)
             for leaf in leaves[: size - replay.size]:
                 if finding is None:
                     try:
-                        self._check_seen(replay, leaf)
-                        dated = None if vouched else fault_of_date(replay, leaf, self._now)
-                        replay.append(leaf)
+                        self._append(read, leaf)
+                        continue
                     except Refused as error:
                         finding = error.finding
-                    else:
-                        if dated is not None and note is not None:
-                            vouched = is_vouched_for(note, self.replay.state.witnesses)
-                            finding = None if vouched else dated.at(replay.size - 1)
-                        continue
                 replay.skip(leaf)
         return finding
+
+    def _append(self, read: _Ahead, leaf: bytes) -> None:
+        """Judge the next entry, and its date by this witness's clock where it is new to it."""
+        replay = read.replay
+        self._check_seen(replay, leaf)
+        is_new = 0 < self.state.size <= replay.size
+        dated = fault_of_date(replay, leaf, self._now) if is_new and read.dated is None else None
+        read.last = replay.append(leaf).leaf_hash
+        if dated is not None:
+            read.dated = dated.at(replay.size - 1)
 
     @staticmethod
     def _check_seen(replay: Replay, leaf: bytes) -> None:
@@ -445,9 +517,13 @@ class Witness:
             # Another process with this key moved on: take over its memory and answer as it would.
             self.state = stored
             return self._conflict()
-        self.state, self.replay = new, candidate
+        self.state, self.replay, self._ahead = new, candidate, None
         line = cosign(request.note.text, self.name, self._signer, int(self._now))
         return _Outcome(OK, line.line().encode())
+
+
+def _absent(status: int, size: int) -> _Stop:
+    return _stop(status, "SL-WITNESS", "the witness's source does not have the entries", found=size)
 
 
 def _names(note: Note, keys: list[VerifierKey]) -> bool:

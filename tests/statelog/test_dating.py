@@ -65,6 +65,19 @@ def test_a_witness_that_was_away_believes_f_plus_one_of_those_it_knows() -> None
     assert asked(host, SEEN, late) == (200, "")
 
 
+def test_a_clock_that_was_wrong_is_not_held_against_an_entry() -> None:
+    """A stranger made the witness read the entry while its clock was days ahead."""
+    cluster, host, allowed = begun()
+    assert host.stored is not None
+    old, size = host.stored.size, cluster.log.size
+    by_a_stranger = head_note(replay_of(cluster, size), "control-1")
+    late = cluster.now + allowed + 1
+    assert verdict(host.ask(request_body(cluster, old, size, by_a_stranger), late)) == (403, "SL-CHECKPOINT")
+    assert asked(host, (), late) == (422, "SL-RECOVERY")
+    assert verdict(host.ask(request_body(cluster, old, size, by_a_stranger), late)) == (403, "SL-CHECKPOINT")
+    assert asked(host, (), cluster.now) == (200, "")
+
+
 def test_a_new_witness_judges_nothing_by_age() -> None:
     cluster, _, allowed = begun()
     assert asked(WitnessHost(cluster), (), cluster.now + allowed + 1) == (200, "")
