@@ -135,6 +135,7 @@ class AuthorityDescriptor(Kind):
         _check_references(record)
         new = descriptor_of(record, ctx.record_id)
         _check_sets(new)
+        keys.check_names(state, new.witnesses, "witnesses.keys")
         _check_purposes(new, state)
         _check_recovery(new.recovery)
         if state.mode == "production" and new.mode != "production":

@@ -101,6 +101,36 @@ def test_after_expiry_only_the_successor_is_admitted(cluster: Cluster) -> None:
     assert verdict(cluster, cluster.registry()) == ADMITTED
 
 
+def named(cluster: Cluster, **names: str) -> dict[str, Any]:
+    """A set of four witnesses, the key of each under the given name."""
+    witnesses = cluster.witness_set(*(key.replace("_", "-") for key in names))
+    for entry, name in zip(witnesses["keys"], names.values(), strict=True):
+        entry["name"] = f"{name}.example"
+    return witnesses
+
+
+def test_a_witness_key_keeps_its_name(cluster: Cluster) -> None:
+    same = {f"witness_{n}": f"witness-{n}" for n in (2, 3, 4)}
+    other = named(cluster, witness_1="new", **same)
+    assert place(cluster, cluster.descriptor(witnesses=other)) == ("SL-KEY", "witnesses.keys[0].name")
+    swapped = named(cluster, witness_1="witness-2", **{**same, "witness_2": "witness-1"})
+    assert place(cluster, cluster.descriptor(witnesses=swapped)) == ("SL-KEY", "witnesses.keys[0].name")
+    assert verdict(cluster, cluster.descriptor(witnesses=cluster.witness_set())) == ADMITTED
+    # Not even after it was away.
+    cluster.append(cluster.descriptor(witnesses=named(cluster, witness_5="witness-5", **same)))
+    back = named(cluster, witness_1="new", **same)
+    assert place(cluster, cluster.descriptor(witnesses=back)) == ("SL-KEY", "witnesses.keys[0].name")
+    assert verdict(cluster, cluster.descriptor(witnesses=cluster.witness_set())) == ADMITTED
+
+
+def test_a_name_passes_to_another_key_when_nobody_in_force_has_it(cluster: Cluster) -> None:
+    same = {f"witness_{n}": f"witness-{n}" for n in (2, 3, 4)}
+    renewed = named(cluster, witness_5="witness-1", **same)
+    assert place(cluster, cluster.descriptor(witnesses=renewed)) == ("SL-KEY", "witnesses.keys[0].name")
+    cluster.append(cluster.descriptor(witnesses=named(cluster, witness_6="witness-6", **same)))
+    assert verdict(cluster, cluster.descriptor(witnesses=renewed)) == ADMITTED
+
+
 def test_a_witness_change_is_remembered(cluster: Cluster) -> None:
     changed_at = cluster.log.size
     others = cluster.witness_set(*(f"witness-{n}" for n in range(2, 6)))

@@ -109,6 +109,16 @@ def test_its_witnesses_protect(cluster: Cluster) -> None:
     assert verdict(cluster, cluster.recovery_intent(descriptor, witnesses=watching)) == ADMITTED
 
 
+def test_its_witnesses_keep_their_names(cluster: Cluster) -> None:
+    descriptor = coming(cluster)
+    renamed = cluster.witness_set()
+    renamed["keys"][2]["name"] = "new.example"
+    where = ("SL-KEY", "witnesses.keys[2].name")
+    assert place(cluster, cluster.recovery_intent(descriptor, witnesses=renamed)) == where
+    same = cluster.recovery_intent(descriptor, witnesses=cluster.witness_set())
+    assert verdict(cluster, same) == ADMITTED
+
+
 def test_the_descriptor_has_the_witnesses_that_were_named(cluster: Cluster) -> None:
     other = cluster.witness_set("witness-2", "witness-3", "witness-4", "witness-5")
     for named, expected in ((other, ("SL-RECOVERY", "witnesses")), (None, ADMITTED)):
