@@ -406,8 +406,11 @@ class Replay:
         return self._tree.append(hash_)
 
     def public_of(self, key_id: str) -> bytes:
-        """The public key of an authority or node key in force, empty when there is none of that id."""
-        known = self.state.keys.get(key_id) or self.state.nodes.get(key_id)
+        """The public key of an authority or node key in force, or of the root before the one in force; empty
+        when there is none of that id.
+        """
+        former = self.state.former_root.by_id if self.state.former_root is not None else {}
+        known = self.state.keys.get(key_id) or self.state.nodes.get(key_id) or former.get(key_id)
         return b"" if known is None else known.public
 
     # --- checkpoints ---

@@ -107,7 +107,7 @@ class AuthorityDescriptor(Kind):
             nobody = KeySet(RECOVERY, None, state.recovery_in_force(ctx.now).threshold, ())
             return (nobody if pending is None else pending.holders,)
         coming = KeySet(ROOT, None, record["root"]["threshold"], tuple(self.new_keys(record).values()))
-        return (state.descriptor.root, coming)
+        return (state.root_before(record["epoch"]), coming)
 
     def check_epoch(self, record: Record, last: int) -> None:
         if record["epoch"] != last + 1:

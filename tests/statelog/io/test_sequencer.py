@@ -20,7 +20,7 @@ from statelog.io.sources import StoreSource
 from statelog.io.store import Store
 from statelog.leaf import decode_leaf
 from statelog.signing import record_id_of
-from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
+from tests.support.authority import Cluster, key_entry, make_cluster, sequencer_entry, signer
 from tests.support.logs import leases, new_store
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -198,6 +198,40 @@ def test_the_other_record_of_an_epoch_is_refused_and_kept_as_evidence(
     (forged,) = sequencer.submit_many([policy(3, by=("control-1",))], cluster.now)
     assert isinstance(forged, Finding)
     assert len(list(Store(engine).evidence())) == 2, "what no quorum signed proves nothing"
+
+
+def test_two_successors_of_one_root_are_kept(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    """The root that signed both has left with the first; what it signed is judged all the same."""
+
+    def successor(*roots: str) -> bytes:
+        names = [*roots, "control-1", "control-2"]
+        offline = {name: "offline" if name in roots else "online" for name in names}
+        record = cluster.descriptor(
+            keys=[key_entry(name, custody=custody) for name, custody in offline.items()],
+            root=cluster.holders(*roots, threshold=2),
+            control=cluster.holders("control-1", "control-2", threshold=2),
+            by=["root-1", "root-2", *roots],
+        )
+        return encode(record)
+
+    first, second = successor("root-4", "root-5"), successor("root-6", "root-7")
+    sequencer.submit(first, cluster.now)
+    with pytest.raises(Refused) as refused:
+        sequencer.submit(second, cluster.now)
+    assert refused.value.code == "SL-EQUIVOCATION"
+    kept = list(Store(engine).evidence())
+    assert {item.data for item in kept} == {first, second}
+    assert not unsound(engine, cluster.anchor)
+    value = second.index(b'"value":"') + len(b'"value":"')
+    forged = second[:value] + (b"B" if second[value : value + 1] == b"A" else b"A") + second[value + 1 :]
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE evidence SET data = :forged WHERE data = :data"),
+            {"forged": forged, "data": second},
+        )
+    assert unsound(engine, cluster.anchor)
 
 
 def test_nothing_accepted_is_nothing_written(

@@ -192,3 +192,17 @@ def test_a_recovery_makes_no_key_both_write_and_sign() -> None:
     cluster.append(cluster.recovery_intent(both, sequencers=[sequencer_entry("sequencer-2", "home-1")]))
     cluster.now += 3 * DAY_S
     assert verdict(cluster, landed(cluster, both)) == "SL-KEY"
+
+
+def test_a_root_that_was_recovered_from_has_not_equivocated(cluster: Cluster) -> None:
+    """It never signed what is in the log: its own descriptor of that epoch came too late, and that is all."""
+    descriptor = coming(cluster)
+    late = cluster.descriptor()
+    cluster.append(cluster.recovery_intent(descriptor))
+    assert cluster.state.recovery is not None
+    cluster.now = cluster.state.recovery.due_at
+    landing = landed(cluster, descriptor)
+    late = cluster.sign({**late, "expires_at": descriptor["expires_at"]})
+    cluster.append(landing)
+    assert late["epoch"] == landing["epoch"]
+    assert verdict(cluster, late) == "SL-QUORUM"
