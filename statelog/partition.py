@@ -141,9 +141,9 @@ class PartitionReplay(Replay):
                 return start
         return None
 
-    def next_leaf(self, record: bytes, now: int) -> bytes:
-        """The leaf for canonical record bytes, judged by the authority as far as `advance` was told to go."""
-        return super().next_leaf(record, max(now, self._authority.last_sequenced_at))
+    def next_time(self, now: int) -> int:
+        """Not before what the entry is judged by: the authority as far as `advance` was told to go."""
+        return max(super().next_time(now), self._authority.last_sequenced_at)
 
     def advance(self, size: int | None = None) -> int:
         """Bring the authority's side up to `size` of its entries, or to all that is final; answers with it.

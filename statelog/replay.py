@@ -295,8 +295,11 @@ class Replay:
         Time never goes backwards, even when the clock does. Whether the record may be in the log is decided
         by `append`. Raises Refused for bytes that cannot stand in a leaf at all.
         """
-        sequenced_at = max(now, self.last_sequenced_at)
-        return frame_leaf(record, sequenced_at, self._term_of(record), self.authority_size)
+        return frame_leaf(record, self.next_time(now), self._term_of(record), self.authority_size)
+
+    def next_time(self, now: int) -> int:
+        """The earliest Unix second, from `now` on, at which the next entry may be sequenced."""
+        return max(now, self.last_sequenced_at)
 
     def skip(self, data: bytes) -> bytes:
         """Count a refused entry without letting it change the state, so that an auditor can judge the ones

@@ -15,7 +15,7 @@ from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.findings import Finding
 from statelog.io import sequencer as sequencers
 from statelog.io.database import CommitUnknownError, open_database
-from statelog.io.sequencer import Sequencer, Submitted
+from statelog.io.sequencer import ClockWrongError, Sequencer, Submitted
 from statelog.io.sources import StoreSource
 from statelog.io.store import Store
 from statelog.leaf import decode_leaf
@@ -232,6 +232,38 @@ def test_two_successors_of_one_root_are_kept(
             {"forged": forged, "data": second},
         )
     assert unsound(engine, cluster.anchor)
+
+
+def test_nothing_is_appended_before_the_newest_entrys_time(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    """The clock was fast by the allowed skew, and then by a second more."""
+    skew = cluster.state.descriptor.clock_skew_s
+    first, second, third = leases(cluster, 3)
+    at = sequencer.submit(first, cluster.now + skew).log_index
+    assert sequencer.submit(second, cluster.now).log_index == at + 1
+    with pytest.raises(ClockWrongError, match=r"SL-FUTURE.* 121 s in the future"):
+        sequencer.submit_many([third], cluster.now - 1)
+    assert size(engine) == at + 2
+    assert sequencer.submit(second, cluster.now - 1).duplicate
+    assert sequencer.submit(third, cluster.now).log_index == at + 2
+    assert not unsound(engine, cluster.anchor)
+
+
+def test_what_a_batch_began_is_undone_when_the_clock_is_wrong_for_its_rest(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    """Its first record allows less skew than the clock was fast by."""
+    first, second = leases(cluster, 2)
+    at = sequencer.submit(first, cluster.now + 60).log_index
+    strict = encode(cluster.descriptor(clock_skew_s=0))
+    with pytest.raises(ClockWrongError):
+        sequencer.submit_many([strict, second], cluster.now)
+    assert size(engine) == at + 1
+    seen = sequencer.glance()
+    assert seen is None or seen.descriptor.clock_skew_s == cluster.state.descriptor.clock_skew_s
+    assert sequencer.submit(strict, cluster.now).log_index == at + 1
+    assert not unsound(engine, cluster.anchor)
 
 
 def test_nothing_accepted_is_nothing_written(
