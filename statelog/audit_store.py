@@ -406,12 +406,17 @@ def _evidence_fault(item: StoredEvidence, replay: Replay) -> str:
     signatures = record.get("signatures")
     if not isinstance(signatures, list) or not signatures:
         return "the kept record is not signed"
+    brought = KINDS[record["schema_version"]].new_keys(record)  # a descriptor's own root signs it too
+    log_knows = False
     for one in signatures:
         key_id = str(one.get("key_id")) if isinstance(one, dict) else ""
         public = replay.public_of(key_id)
+        log_knows |= bool(public) or key_id in replay.state.retired
+        if not public and key_id in brought:
+            public = brought[key_id].public
         value = signing.decode_base64(str(one.get("value"))) if isinstance(one, dict) else None
         if not public and key_id not in replay.state.retired:
             return "a key that this log never knew has signed the kept record"
         if public and not signing.verify(public, value or b"", message):
             return "a signature of the kept record is wrong"
-    return ""
+    return "" if log_knows else "nobody whom this log knew has signed the kept record"

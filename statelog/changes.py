@@ -39,6 +39,10 @@ class InstallDescriptor:
         new = self.descriptor
         if not state.witness_history or state.witness_history[-1][1] != new.witnesses:
             state.witness_history = (*state.witness_history, (log_index or 0, new.witnesses))
+        pending = state.recovery
+        recovered = pending is not None and pending.descriptor == new.record_id
+        # The root did not sign a recovery's descriptor, and a first one has no root before its own.
+        state.former_root = None if recovered or not state.subjects else state.descriptor.root
         state.recovery_sets = recovery_sets_after(state.recovery_sets, new.recovery, self.now)
         state.recovery = None
         state.descriptor = new

@@ -13,7 +13,8 @@ subject (`records.base.Kind.home_partition`).
 - What the authority log fences, revokes or rotates at index j holds here from the first entry whose
   `authority_size` is greater than j.
 - An entry is sequenced no earlier than the newest authority entry that it is judged by (`SL-ORDER`).
-- The term of a leaf is the one in force at its `authority_size`. The first entry of a term stands at the
+- The term of a leaf is the one in force at its `authority_size`; witnesses let its pen write no further than
+  the start of the next term that they know to be final. The first entry of a term stands at the
   term's `start_size` or later, and the root at `start_size` is the term's `start_root`.
 """
 
@@ -23,11 +24,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from statelog import admission
+from statelog import admission, canonical
 from statelog.errors import Refused, SourceUnreadable, UsageError, refuse
 from statelog.leaf import LeafParts, split_leaf
 from statelog.replay import Folded, FoldedLog, Replay
-from statelog.state import AUTHORITY_LOG, PARTITION_LOG_PREFIX, AuthorityState, WitnessSet
+from statelog.state import AUTHORITY_LOG, PARTITION_LOG_PREFIX, AuthorityState, Term, WitnessSet
 
 
 class AuthorityFeed(Protocol):
@@ -126,9 +127,23 @@ class PartitionReplay(Replay):
         (leaf,) = self._feed.leaves(size, size + 1)
         return split_leaf(leaf).sequenced_at
 
-    def next_leaf(self, record: bytes, now: int) -> bytes:
-        """The leaf for canonical record bytes, judged by the authority as far as `advance` was told to go."""
-        return super().next_leaf(record, max(now, self._authority.last_sequenced_at))
+    def succeeded_at(self) -> int | None:
+        """Where the term after the newest leaf's starts in this log; None while none is final that is known
+        here.
+        """
+        size = self._authority.size
+        if self._feed.final_size() <= size:
+            return None
+        for leaf in self._feed.leaves(size, self._feed.final_size()):
+            record = split_leaf(leaf).record
+            if self.opened_by(record) is not None:
+                start: int = canonical.decode(record)["start_size"]  # admitted before it was final
+                return start
+        return None
+
+    def next_time(self, now: int) -> int:
+        """Not before what the entry is judged by: the authority as far as `advance` was told to go."""
+        return max(super().next_time(now), self._authority.last_sequenced_at)
 
     def advance(self, size: int | None = None) -> int:
         """Bring the authority's side up to `size` of its entries, or to all that is final; answers with it.
@@ -143,10 +158,8 @@ class PartitionReplay(Replay):
         if size > final:
             raise _refuse("the authority log is not final so far", f"at most {final}", size)
         if size > authority.size:
-            before = self.current_term()
             self._follow(size)
             self._state = authority.state
-            self._retire(before)
         if self._state is not None:
             self._watch_witnesses(self._state)
         return size
@@ -155,7 +168,9 @@ class PartitionReplay(Replay):
         authority = self._authority
         try:
             for leaf in self._feed.leaves(authority.size, size):
+                before = self._term_at(authority)
                 authority.append(leaf, verify_signatures=False)
+                self._retire(before, self._term_at(authority))  # also a pen that never wrote
         except Refused as error:
             where = f"entry {authority.size} of the {AUTHORITY_LOG} log: {error.finding}"
             raise _refuse(
@@ -163,6 +178,9 @@ class PartitionReplay(Replay):
             ) from error
         if authority.size != size:
             raise SourceUnreadable(f"the {AUTHORITY_LOG} log ends at {authority.size}, before size {size}")
+
+    def _term_at(self, authority: Replay) -> Term | None:
+        return authority.state.terms.get(self.log) if authority.started else None
 
     def _watch_witnesses(self, state: AuthorityState) -> None:
         """Tell the state which entry of *this* log was the first to be judged under each witness set."""

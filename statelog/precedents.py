@@ -27,14 +27,19 @@ class Release:
     def fault_after(self, last: Release, now: int) -> Finding | None:
         """Why this may not follow ``last``, or None.
 
-        Forward always; back where the release in force allows it; the version in force keeps its artifacts.
+        Forward always; back where the release in force allows it; the version in force keeps its artifacts,
+        and may get more: who is on the way to it must find what it names.
         """
         new, old = version_order(self.version), version_order(last.version)
         if new == old:
             for key, sha256 in last.artifacts.items():
-                if self.artifacts.get(key, sha256) != sha256:
+                if self.artifacts.get(key) != sha256:
                     sentence = "the version in force keeps its artifacts"
-                    return Finding("SL-RELEASE", sentence, "artifacts", sha256, "/".join(key))
+                    expected, found = (
+                        f"{'/'.join(key)} {sha256}",
+                        self.artifacts.get(key, "nothing of that name"),
+                    )
+                    return Finding("SL-RELEASE", sentence, "artifacts", expected, found)
         is_open = now < last.rollback_until
         if new < old and not (is_open and self.version in last.rollback_to):
             allowed = ", ".join(sorted(last.rollback_to)) if is_open else ""

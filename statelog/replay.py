@@ -245,7 +245,7 @@ class Replay:
         if admitted.change is not None and self._state is not None:
             state.apply(admitted.change, index)
         self._state = state
-        self._retire(before)
+        self._retire(before, self.current_term())
         self.last_sequenced_at = parts.sequenced_at
         hash_ = leaf_hash(data)
         return Entry(
@@ -263,6 +263,15 @@ class Replay:
             admitted.signed,
         )
 
+    def judge_at(self, data: bytes, now: int, reading: admission.Reading | None = None) -> None:
+        """Judge the next entry's leaf bytes as if they were sequenced at Unix second `now`, signatures apart.
+
+        Raises Refused as `append`; the log does not grow.
+        """
+        self._judge_next(
+            split_leaf(data)._replace(sequenced_at=now), verify_signatures=False, reading=reading
+        )
+
     def waits_for_authority(self, leaf: bytes) -> bool:
         """Whether the leaf cannot be judged yet (`statelog.partition`); never so in this log."""
         del leaf
@@ -270,6 +279,10 @@ class Replay:
 
     def overtaken_since(self) -> int | None:
         """Since when what the newest leaf rests on is overtaken (`statelog.partition`): on nothing here."""
+        return None
+
+    def succeeded_at(self) -> int | None:
+        """Where the next term of the log starts (`statelog.partition`); here it is known by its own entry."""
         return None
 
     def advance(self, size: int | None = None) -> int | None:
@@ -282,8 +295,11 @@ class Replay:
         Time never goes backwards, even when the clock does. Whether the record may be in the log is decided
         by `append`. Raises Refused for bytes that cannot stand in a leaf at all.
         """
-        sequenced_at = max(now, self.last_sequenced_at)
-        return frame_leaf(record, sequenced_at, self._term_of(record), self.authority_size)
+        return frame_leaf(record, self.next_time(now), self._term_of(record), self.authority_size)
+
+    def next_time(self, now: int) -> int:
+        """The earliest Unix second, from `now` on, at which the next entry may be sequenced."""
+        return max(now, self.last_sequenced_at)
 
     def skip(self, data: bytes) -> bytes:
         """Count a refused entry without letting it change the state, so that an auditor can judge the ones
@@ -393,8 +409,11 @@ class Replay:
         return self._tree.append(hash_)
 
     def public_of(self, key_id: str) -> bytes:
-        """The public key of an authority or node key in force, empty when there is none of that id."""
-        known = self.state.keys.get(key_id) or self.state.nodes.get(key_id)
+        """The public key of an authority or node key in force, or of the root before the one in force; empty
+        when there is none of that id.
+        """
+        former = self.state.former_root.by_id if self.state.former_root is not None else {}
+        known = self.state.keys.get(key_id) or self.state.nodes.get(key_id) or former.get(key_id)
         return b"" if known is None else known.public
 
     # --- checkpoints ---
@@ -407,9 +426,8 @@ class Replay:
         """The keys that might sign in an earlier term and may not any more."""
         return log_keys(self.origin, sorted(self._past))
 
-    def _retire(self, before: Term | None) -> None:
+    def _retire(self, before: Term | None, now: Term | None) -> None:
         """Remember the sequencers of `before` whom a new term has taken the pen from."""
-        now = self.current_term()
         if now is not before:
             self._past = (self._past | _publics(before)) - _publics(now)
 

@@ -291,6 +291,7 @@ class AuthorityState:
     descriptor: Descriptor
     key_sets: dict[tuple[str, str | None], KeySet] = field(default_factory=dict)
     keys: dict[str, KnownKey] = field(default_factory=dict)  # by key_id, every key of key_sets
+    former_root: KeySet | None = None  # whose quorum put this descriptor in force, and might have another
     retired: dict[str, int | None] = field(default_factory=dict)  # key_id -> log index of its removal
     uses: dict[str, Purpose] = field(default_factory=dict)  # key_id -> its one purpose, for ever
     witness_history: tuple[tuple[int, WitnessSet], ...] = ()  # (log index that installed it, set), in order
@@ -318,6 +319,15 @@ class AuthorityState:
     def witnesses(self) -> WitnessSet:
         """The witness set in force."""
         return self.descriptor.witnesses
+
+    def root_before(self, epoch: int) -> KeySet:
+        """The root whose quorum a descriptor of ``epoch`` needs beside its own.
+
+        For a rival of the descriptor in force, one of the same epoch, that is the root before: who signed
+        both has equivocated, and may well have left since.
+        """
+        rival = epoch == self.descriptor.epoch and self.former_root is not None
+        return self.former_root if rival and self.former_root is not None else self.descriptor.root
 
     def recovery_in_force(self, now: int) -> Recovery:
         """Who may start a recovery.  A new set waits for the old one's delay, so that whoever stole the root
@@ -409,6 +419,7 @@ class AuthorityState:
             descriptor=self.descriptor,
             key_sets=dict(self.key_sets),
             keys=dict(self.keys),
+            former_root=self.former_root,
             retired=dict(self.retired),
             uses=dict(self.uses),
             witness_history=self.witness_history,

@@ -21,6 +21,7 @@ from statelog.findings import Finding
 from statelog.limits import (
     HASH_BYTES,
     MAX_LEAF_BYTES,
+    MAX_PARTITION_CHARS,
     MAX_TILE_LEVEL,
     MAX_TREE_SIZE,
     TILE_WIDTH,
@@ -34,7 +35,7 @@ HISTORY_PATH: Final = "history"
 SIZES_PATH: Final = f"{HISTORY_PATH}/sizes"
 LOGS_PATH: Final = "logs"
 _LENGTH_BYTES: Final = 2
-_LOG_NAME: Final = re.compile(rf"{PARTITION_LOG_PREFIX}[a-z0-9-]{{1,48}}")
+_LOG_NAME: Final = re.compile(rf"{PARTITION_LOG_PREFIX}[a-z0-9-]{{1,{MAX_PARTITION_CHARS}}}")
 _PATH: Final = re.compile(
     r"tile/(?P<level>entries|\d{1,2})/(?P<index>(?:x\d{3}/)*\d{3})(?:\.p/(?P<width>\d{1,3}))?"
 )

@@ -2,7 +2,8 @@
 
 Beyond consistency it replays what it cosigns: it fetches the new entries from its own source, judges each as
 an auditor would (`statelog.replay`), and refuses with 422 and the finding's code whatever an auditor would
-refuse; heads from its future; and heads signed with keys of term T once it has seen term T+1.
+refuse; heads from its future; entries that may be dated back (`statelog.dating`); and heads signed with keys
+of term T once it has seen term T+1.
 
 The machine is pure: `handle(now, event)` answers with effects. It never answers 200 before the shell has
 reported that (size, root, term) is durably stored by compare-and-set, so that two processes with one key, or
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 from statelog import signing
 from statelog.checkpoint import Checkpoint, cosign, parse_decimal, parse_signed_checkpoint, verify_sequencer
+from statelog.dating import fault_of_date, is_vouched_for
 from statelog.errors import Refused, refuse
 from statelog.findings import Finding
 from statelog.limits import (
@@ -29,7 +31,7 @@ from statelog.limits import (
     MAX_WITNESS_QUEUE,
     STORE_BATCH_ENTRIES,
 )
-from statelog.merkle import EMPTY_ROOT, verify_consistency
+from statelog.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
 from statelog.note import Note, VerifierKey, decode_base64
 from statelog.replay import Replay
 
@@ -180,6 +182,21 @@ class _Outcome:
     content_type: str = TEXT_CONTENT_TYPE
 
 
+@dataclass(slots=True)
+class _Ahead:
+    """What was read beyond the head cosigned last, and judged, but not cosigned: one replay at most.
+
+    Whoever asks for the same again, with whatever signature, costs no second replay. `last` is the hash of
+    the newest leaf and `refused` that of the one after it, None without one; `dated` is the first fault of
+    an entry's date (`statelog.dating`).
+    """
+
+    replay: Replay
+    last: bytes | None = None
+    refused: bytes | None = None
+    dated: Finding | None = None
+
+
 class _Stop(Exception):  # noqa: N818 - not an error: the answer of a step that ends the request
     def __init__(self, status: int, finding: Finding) -> None:
         super().__init__(str(finding))
@@ -208,6 +225,7 @@ class Witness:
         if self.state.origin != origin or replay.size > self.state.size:
             raise ValueError("the replay is ahead of what the witness cosigned, or of another log")
         self.replay = replay
+        self._ahead: _Ahead | None = None
         self._signer = signer
         self._now = 0.0
         self._waiting: deque[Request] = deque()
@@ -271,6 +289,8 @@ class Witness:
             if 0 < request.checkpoint.size <= self.replay.size:
                 raise _stop(FORBIDDEN, "SL-CHECKPOINT", "no sequencer of the log signed the checkpoint")
             # A new term's sequencer is known only from the entries that its head covers: learn them first.
+            if request.checkpoint.size >= self.replay.first_checkpoint_size:
+                yield from self._check_not_a_stranger(request_id, request)
             candidate = yield from self._candidate(request_id, request, FORBIDDEN)
         if request.old_size > request.checkpoint.size:
             raise _stop(BAD_REQUEST, "SL-WITNESS", "the old size is beyond the checkpoint")
@@ -283,6 +303,7 @@ class Witness:
             candidate = yield from self._candidate(request_id, request, UNAVAILABLE)
         self._check_clock(candidate)
         self._check_lag(candidate)
+        self._check_pen(candidate)
         return (yield from self._persist(request_id, request, candidate))
 
     def _catch_up(self, request_id: int) -> Generator[_Ask, _Answer, None]:
@@ -291,13 +312,13 @@ class Witness:
         """
         if self.replay.size == self.state.size:
             return
-        replay = self.replay.copy()
-        finding = yield from self._replay_to(request_id, replay, self.state.size, UNAVAILABLE)
-        if finding is not None or replay.root() != self.state.root:
+        read = _Ahead(self.replay.copy())
+        finding = yield from self._replay_to(request_id, read, self.state.size, UNAVAILABLE)
+        if finding is not None or read.replay.root() != self.state.root:
             raise _stop(
                 UNAVAILABLE, "SL-ROOT", "the source does not hold the entries that this witness has cosigned"
             )
-        self.replay = replay
+        self.replay = read.replay
 
     def _is_trusted(self, note: Note) -> bool:
         """Whether a sequencer of the term in force signed; False when only entries not seen yet can
@@ -311,8 +332,49 @@ class Witness:
         except Refused as error:
             raise _Stop(FORBIDDEN, error.finding) from error
         if _names(note, self.replay.past_sequencer_keys()):
-            raise _earlier_term(self.replay)
+            raise _earlier_term(self.replay.term)
         return False
+
+    def _check_not_a_stranger(
+        self, request_id: int, request: AddCheckpoint
+    ) -> Generator[_Ask, _Answer, None]:
+        """Whether one of the log's sequencers signed, as far as the source tells who they are."""
+        ahead = yield from self._read_ahead(request_id, request.checkpoint.size)
+        known = ahead.replay
+        keys = [*known.sequencer_keys(), *known.past_sequencer_keys()] if known.started else []
+        try:
+            if _signed_by(request.note, keys):
+                return
+        except Refused as error:
+            raise _Stop(FORBIDDEN, error.finding) from error
+        if known.size < request.checkpoint.size and ahead.refused is None:
+            raise _absent(FORBIDDEN, known.size)
+        raise _stop(FORBIDDEN, "SL-CHECKPOINT", "no sequencer of the log signed the checkpoint")
+
+    def _read_ahead(self, request_id: int, size: int) -> Generator[_Ask, _Answer, _Ahead]:
+        """Entries up to `size`, or as far as the source has them and they pass; read once, whoever asks."""
+        ahead = self._ahead
+        if ahead is not None:
+            # A suffix that was never final may have been replaced by a new term's: look at its end again.
+            known = [hash_ for hash_ in (ahead.last, ahead.refused) if hash_ is not None]
+            start = ahead.replay.size - (ahead.last is not None)
+            leaves = yield from self._fetch(request_id, start, start + len(known))
+            if [leaf_hash(leaf) for leaf in leaves[: len(known)]] != known:
+                ahead = None
+        if ahead is None:
+            ahead = self._ahead = _Ahead(self.replay.copy())
+        while ahead.replay.size < size and ahead.refused is None:
+            end = min(size, ahead.replay.size + STORE_BATCH_ENTRIES)
+            leaves = yield from self._fetch(request_id, ahead.replay.size, end)
+            if not leaves:
+                break
+            for leaf in leaves[: end - ahead.replay.size]:
+                try:
+                    self._append(ahead, leaf)
+                except Refused:
+                    ahead.refused = leaf_hash(leaf)
+                    break
+        return ahead
 
     def _candidate(
         self, request_id: int, request: AddCheckpoint, when_absent: int
@@ -325,46 +387,68 @@ class Witness:
         size = request.checkpoint.size
         if size < self.replay.first_checkpoint_size:
             raise _stop(UNPROCESSABLE, "SL-CHECKPOINT", "there is no checkpoint before the first term")
-        candidate = self.replay.copy()
-        finding = yield from self._replay_to(request_id, candidate, size, when_absent)
+        ahead, read = self._ahead, _Ahead(self.replay.copy())
+        known = ahead is not None and read.replay.size < ahead.replay.size <= size and ahead.refused is None
+        if ahead is not None and known:
+            read = _Ahead(ahead.replay.copy(), ahead.last, None, ahead.dated)
+        finding = yield from self._replay_to(request_id, read, size, when_absent)
         try:
-            candidate.check_head(request.checkpoint)
+            read.replay.check_head(request.checkpoint)
         except Refused as error:
+            if known:  # the source held another story when it was read
+                self._ahead = None
+                return (yield from self._candidate(request_id, request, when_absent))
             raise _Stop(UNPROCESSABLE, error.at(size - 1).finding) from error
         if finding is not None:
             # The root is the signed one: the refused entry is the sequencer's, not an invention of the
             # source.
             raise _Stop(UNPROCESSABLE, finding)
-        _check_signed(request.note, candidate)
-        return candidate
+        if read.dated is not None and not is_vouched_for(request.note, self.replay.state.witnesses):
+            if known:  # or this witness's clock was wrong
+                self._ahead = None
+                return (yield from self._candidate(request_id, request, when_absent))
+            raise _Stop(UNPROCESSABLE, read.dated)
+        self._ahead = read
+        _check_signed(request.note, read.replay)
+        return read.replay
+
+    def _fetch(self, request_id: int, start: int, end: int) -> Generator[_Ask, _Answer, Sequence[bytes]]:
+        answer = yield Fetch(request_id, start, end)
+        leaves = answer.leaves if isinstance(answer, Fetched) else None
+        if leaves is None:
+            raise _stop(UNAVAILABLE, "SL-WITNESS", "the witness's source of entries is away")
+        return leaves
 
     def _replay_to(
-        self, request_id: int, replay: Replay, size: int, when_absent: int
+        self, request_id: int, read: _Ahead, size: int, when_absent: int
     ) -> Generator[_Ask, _Answer, Finding | None]:
         """Append entries up to `size`; the first refusal is returned, and the rest then only counted."""
         finding: Finding | None = None
+        replay = read.replay
         while replay.size < size:
-            answer = yield Fetch(request_id, replay.size, min(size, replay.size + STORE_BATCH_ENTRIES))
-            leaves = answer.leaves if isinstance(answer, Fetched) else None
-            if leaves is None:
-                raise _stop(UNAVAILABLE, "SL-WITNESS", "the witness's source of entries is away")
+            end = min(size, replay.size + STORE_BATCH_ENTRIES)
+            leaves = yield from self._fetch(request_id, replay.size, end)
             if not leaves:
-                raise _stop(
-                    when_absent,
-                    "SL-WITNESS",
-                    "the witness's source does not have the entries",
-                    found=replay.size,
-                )
+                raise _absent(when_absent, replay.size)
             for leaf in leaves[: size - replay.size]:
                 if finding is None:
                     try:
-                        self._check_seen(replay, leaf)
-                        replay.append(leaf)
+                        self._append(read, leaf)
                         continue
                     except Refused as error:
                         finding = error.finding
                 replay.skip(leaf)
         return finding
+
+    def _append(self, read: _Ahead, leaf: bytes) -> None:
+        """Judge the next entry, and its date by this witness's clock where it is new to it."""
+        replay = read.replay
+        self._check_seen(replay, leaf)
+        is_new = 0 < self.state.size <= replay.size
+        dated = fault_of_date(replay, leaf, self._now) if is_new and read.dated is None else None
+        read.last = replay.append(leaf).leaf_hash
+        if dated is not None:
+            read.dated = dated.at(replay.size - 1)
 
     @staticmethod
     def _check_seen(replay: Replay, leaf: bytes) -> None:
@@ -412,6 +496,16 @@ class Witness:
                 found=f"{int(self._now - since)} s ago, at authority size {candidate.authority_size}",
             )
 
+    def _check_pen(self, candidate: Replay) -> None:
+        """A partition's pen is judged by all of the authority log that is known here to be final.
+
+        A leaf names only so much of it as its sequencer likes, and one whose term has ended would go on
+        beside its successor for as long as `_check_lag` lets it. Up to the successor's start it is right.
+        """
+        start = candidate.succeeded_at() if candidate.size > self.state.size else None
+        if start is not None and candidate.size > start:
+            raise _earlier_term(candidate.term + 1)
+
     def _persist(self, request_id: int, request: AddCheckpoint, candidate: Replay) -> _Steps:
         head = request.checkpoint
         new = WitnessState(head.origin, head.size, head.root, candidate.term)
@@ -423,9 +517,13 @@ class Witness:
             # Another process with this key moved on: take over its memory and answer as it would.
             self.state = stored
             return self._conflict()
-        self.state, self.replay = new, candidate
+        self.state, self.replay, self._ahead = new, candidate, None
         line = cosign(request.note.text, self.name, self._signer, int(self._now))
         return _Outcome(OK, line.line().encode())
+
+
+def _absent(status: int, size: int) -> _Stop:
+    return _stop(status, "SL-WITNESS", "the witness's source does not have the entries", found=size)
 
 
 def _names(note: Note, keys: list[VerifierKey]) -> bool:
@@ -447,10 +545,10 @@ def _check_signed(note: Note, replay: Replay) -> None:
     except Refused as error:
         raise _Stop(FORBIDDEN, error.finding) from error
     if _names(note, replay.past_sequencer_keys()):
-        raise _earlier_term(replay)
+        raise _earlier_term(replay.term)
     raise _stop(FORBIDDEN, "SL-CHECKPOINT", "no sequencer of the term in force signed the checkpoint")
 
 
-def _earlier_term(replay: Replay) -> _Stop:
+def _earlier_term(term: int) -> _Stop:
     sentence = "the checkpoint is signed by a sequencer of an earlier term"
-    return _stop(UNPROCESSABLE, "SL-TERM", sentence, expected=f"a sequencer of term {replay.term}")
+    return _stop(UNPROCESSABLE, "SL-TERM", sentence, expected=f"a sequencer of term {term}")

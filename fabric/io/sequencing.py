@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from fabric import limits
 from fabric.io.finalizing import Ask, Finalizing
@@ -151,16 +152,22 @@ class Sequencing(Host):
             await self._remote.aclose()
 
     async def _work(self, wake: asyncio.Event) -> bool:
-        """Drain, collect; whether nothing is left to do now."""
-        try:
-            await self._drain()
-            return await self._cosign(wake)
-        except (StatelogError, OSError) as error:
-            self.counters["errors"] += 1
-            _log.warning("sequencing waits: %s", error)
-            return False
+        """Drain, collect; whether nothing is left to do now.
 
-    async def _drain(self) -> None:
+        What is written is made final also while nothing may be appended.
+        """
+        done = True
+        for step in (self._drain, partial(self._cosign, wake)):
+            try:
+                done &= await step()
+            except (StatelogError, OSError) as error:
+                self.counters["errors"] += 1
+                _log.warning("sequencing waits: %s", error)
+                done = False
+        return done
+
+    async def _drain(self) -> bool:
+        """Sequence what waits in the outbox; True. What belongs to another writer waits for `Forwarder`."""
         store = self.sequencers.authority.store
         moved, page = False, store.outbox_pending(MAX_BATCH_RECORDS)
         while page:
@@ -184,6 +191,7 @@ class Sequencing(Host):
             )
         if moved:
             ring(self._url)
+        return True
 
     async def _cosign(self, wake: asyncio.Event) -> bool:
         """Make the newest head of each log that this key writes final; whether nothing is left to do now."""

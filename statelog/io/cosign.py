@@ -16,6 +16,7 @@ from statelog import witness as protocol
 from statelog.checkpoint import Checkpoint, parse_signed_checkpoint, verify_cosignature, witness_key
 from statelog.errors import Refused, UsageError, refuse
 from statelog.finality import FinalityResult, finality, is_final, needed_sets
+from statelog.findings import Finding
 from statelog.io.https import HttpsSite
 from statelog.io.store import Store, StoredCosignature
 from statelog.limits import (
@@ -68,6 +69,10 @@ class HttpsWitnesses:
             await site.aclose()
 
 
+class _Unprocessable(Refused):
+    """A witness's 422: it will not have these entries, as far as it knows."""
+
+
 class CosignRound:
     """One checkpoint on its way to finality: builds requests, verifies answers, counts. Does no I/O
     itself.
@@ -78,7 +83,6 @@ class CosignRound:
         self.note: Note
         self.checkpoint, self.note = parse_signed_checkpoint(note)
         self.sets = tuple(sets)
-        self._own = Note(self.note.text, self.note.signatures[:1]).format()
 
     def witnesses(self) -> list[WitnessKey]:
         """All witnesses of the needed sets, each key once."""
@@ -86,9 +90,13 @@ class CosignRound:
         return list(found.values())
 
     def request(self, witness_size: int, read_node: ReadNode) -> bytes:
-        """The add-checkpoint body for a witness that is at `witness_size`; reads O(log n) nodes."""
+        """The add-checkpoint body for a witness that is at `witness_size`; reads O(log n) nodes.
+
+        It carries the cosignatures gathered so far: by those of others, a witness that was away believes the
+        times of entries that it did not see in time (`statelog.dating`).
+        """
         proof = consistency_proof(witness_size, self.checkpoint.size, read_node)
-        return protocol.encode_add_checkpoint(witness_size, proof, self._own)
+        return protocol.encode_add_checkpoint(witness_size, proof, self.note.format())
 
     def accept(self, witness: WitnessKey, body: bytes, now: float) -> StoredCosignature:
         """The verified cosignature in a witness's 200 answer; it counts from `stored` on.
@@ -107,7 +115,11 @@ class CosignRound:
 
     def stored(self, cosignature: StoredCosignature) -> None:
         """The cosignature is durable and counts: a head is not called final by what a crash would lose."""
-        self.note = self.note.with_signatures(parse_signature_lines(cosignature.line.encode()))
+        fresh = parse_signature_lines(cosignature.line.encode())
+        by = {(line.name, line.key_id) for line in fresh}
+        # The newest of each key alone: a refreshed head still fits a request.
+        kept = (line for line in self.note.signatures if (line.name, line.key_id) not in by)
+        self.note = Note(self.note.text, (*kept, *fresh))
 
     def results(self) -> tuple[FinalityResult, ...]:
         """The count for each needed set, cosignatures that were there before included."""
@@ -144,13 +156,17 @@ async def collect(
     call. Witnesses that have cosigned are asked again only with `refresh`. `on_final(size)` is called as soon
     as the final mark is durable; witnesses slower than that get `COSIGN_STRAGGLER_S` more.
 
-    An `ask` that raises counts as a witness that is away. Raises UsageError without a checkpoint or with a
-    replay that is behind, SourceUnreadable when the store fails.
+    An `ask` that raises counts as a witness that is away. A witness that refuses is asked once more when the
+    head is final, with the cosignatures that it carries by then: it may have been away for long.
+
+    Raises UsageError without a checkpoint or with a replay that is behind, SourceUnreadable when the store
+    fails.
     """
     collected, current = _begin(store, replay)
     known = {one.witness_key_id for one in store.cosignatures(collected.size)}
     asked = [one for one in current.witnesses() if refresh or one.key_id not in known]
     lock = asyncio.Lock()
+    refusing: dict[str, WitnessKey] = {}
 
     def note_final() -> bool:
         if current.final() and not collected.final:
@@ -161,11 +177,15 @@ async def collect(
         return collected.final
 
     async def one(witness: WitnessKey) -> None:
+        told_final = collected.final
         try:
             cosignature = await _ask_one(store, current, witness, ask, clock)
         except (Refused, UsageError) as error:
             collected.failures[witness.name] = str(error)
+            if isinstance(error, _Unprocessable) and not told_final:
+                refusing[witness.key_id] = witness
             return
+        collected.failures.pop(witness.name, None)
         async with lock:
             await asyncio.to_thread(store.put_cosignatures, collected.size, [cosignature])
             current.stored(cosignature)
@@ -181,6 +201,9 @@ async def collect(
                 task.result()
             if not done:
                 break
+            if collected.final:
+                tasks |= {asyncio.ensure_future(one(witness)) for witness in refusing.values()}
+                refusing.clear()
     finally:
         for task in tasks:
             task.cancel()
@@ -218,6 +241,9 @@ async def _ask_one(
             raise refuse("SL-WITNESS", f"{witness.name} did not answer", found=repr(error)[:200]) from error
         if status == protocol.OK:
             return current.accept(witness, answer, clock())
+        if status == protocol.UNPROCESSABLE:
+            text = answer.decode("utf-8", "replace").strip()[:300]
+            raise _Unprocessable(Finding("SL-WITNESS", f"{witness.name} answered {status}", found=text))
         if status != protocol.CONFLICT:
             text = answer.decode("utf-8", "replace").strip()[:300]
             raise refuse("SL-WITNESS", f"{witness.name} answered {status}", found=text)

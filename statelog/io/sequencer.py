@@ -45,11 +45,22 @@ def is_elsewhere(finding: Finding) -> bool:
     return finding.code == "SL-TERM" and finding.path == "sequencers"
 
 
+class ClockWrongError(SourceUnreadable):
+    """The log's newest entry lies in this writer's future: no witness cosigns what would come after it."""
+
+    def __init__(self, log: str, ahead_s: int) -> None:
+        super().__init__(
+            f"SL-FUTURE: the newest entry of the {log} log lies {ahead_s} s in the future; this clock is"
+            " slow, or was fast when it wrote. Nothing is appended before then (runbook sequencer-failover)"
+        )
+
+
 class Sequencer:
     """Sequences records into `store`'s log under `anchor`; safe to call from several threads.
 
     `signer` holds the sequencer key. Times are Unix seconds; an entry's time is the caller's `now`, or the
-    time of the entry before it if that is later.
+    time of the entry before it if that is later, within the cluster's clock skew: beyond it nothing is
+    appended (`ClockWrongError`).
     """
 
     def __init__(self, store: Store, anchor: str, signer: signing.Signer) -> None:
@@ -91,8 +102,9 @@ class Sequencer:
     def submit(self, data: bytes, now: int) -> Submitted:
         """Sequence one record.
 
-        Raises Refused with the record's finding; SourceUnreadable when the store fails, CommitUnknownError
-        (one of it) when even a second look cannot tell whether the record is in the log.
+        Raises Refused with the record's finding; SourceUnreadable when the store fails: ClockWrongError, one
+        of it, before the log's newest time, and CommitUnknownError, one of it, when even a second look cannot
+        tell whether the record is in the log.
         """
         (outcome,) = self.submit_many([data], now)
         if isinstance(outcome, Finding):
@@ -170,6 +182,10 @@ class Sequencer:
             self._replay = None
             if not self._committed(outcomes):
                 raise
+        except ClockWrongError:
+            if any(isinstance(one, Submitted) and not one.duplicate for one in outcomes):
+                self._replay = None  # they were appended here, and are not there
+            raise
         except BaseException:
             self._replay = None
             raise
@@ -226,6 +242,7 @@ class Sequencer:
             if len(data) > MAX_RECORD_BYTES:
                 canonical.decode(data)  # says so; a leaf around it would have a complaint of its own
             self._check_may_write(data, replay)
+            self._check_clock(data, replay, now, placed, connection)
             leaf = replay.next_leaf(data, now)
             entry = replay.append(leaf, verify_signatures=not seen.verified, reading=seen.reading)
         except Refused as error:
@@ -240,6 +257,14 @@ class Sequencer:
         entries.append(entry)
         placed[entry.record_id] = entry.index
         return Submitted(entry.record_id, entry.index, duplicate=False, log=replay.log)
+
+    def _check_clock(
+        self, data: bytes, replay: Replay, now: int, placed: dict[str, int], connection: sa.Connection
+    ) -> None:
+        """One entry of a clock that was fast is enough: witnesses refuse heads over it until its time."""
+        ahead_s = replay.next_time(now) - now
+        if ahead_s > replay.state.descriptor.clock_skew_s and self._found(data, placed, connection) is None:
+            raise ClockWrongError(replay.log, ahead_s)
 
     def _found(self, data: bytes, placed: dict[str, int], connection: sa.Connection) -> Submitted | None:
         """The place of a record that the log, or this batch, carries already."""

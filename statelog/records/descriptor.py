@@ -107,7 +107,7 @@ class AuthorityDescriptor(Kind):
             nobody = KeySet(RECOVERY, None, state.recovery_in_force(ctx.now).threshold, ())
             return (nobody if pending is None else pending.holders,)
         coming = KeySet(ROOT, None, record["root"]["threshold"], tuple(self.new_keys(record).values()))
-        return (state.descriptor.root, coming)
+        return (state.root_before(record["epoch"]), coming)
 
     def check_epoch(self, record: Record, last: int) -> None:
         if record["epoch"] != last + 1:
@@ -135,6 +135,7 @@ class AuthorityDescriptor(Kind):
         _check_references(record)
         new = descriptor_of(record, ctx.record_id)
         _check_sets(new)
+        keys.check_names(state, new.witnesses, "witnesses.keys")
         _check_purposes(new, state)
         _check_recovery(new.recovery)
         if state.mode == "production" and new.mode != "production":

@@ -16,7 +16,7 @@ from statelog.quorum import Key, KeySet
 from statelog.records.base import Context
 from statelog.records.shapes import base64_bytes, exactly, fields, name, one_of, public_key, sha256_hex
 from statelog.signing import acceptable_public_key, decode_base64, key_id_of, possession_bytes, verify
-from statelog.state import AuthorityState, Purpose, WitnessKey
+from statelog.state import AuthorityState, Purpose, WitnessKey, WitnessSet
 
 _KEY_FIELDS: Final = {
     "key_id": sha256_hex,
@@ -79,6 +79,33 @@ def check_listed(
                 path=f"{where}.issuer_id",
                 expected=known.issuer_id,
                 found=entry["issuer_id"],
+            )
+
+
+def check_names(state: AuthorityState, witnesses: WitnessSet, path: str) -> None:
+    """Raise `Refused` (SL-KEY) for a witness key under another name than ever, or a name of the set in force
+    that passes to another key.
+
+    A cosignature is found by name and key together, and the head that covers a change needs both sets: nobody
+    is asked twice under two names, nor two under one.
+    """
+    names = {key.key_id: key.name for _, known in state.witness_history for key in known.keys}
+    for position, key in enumerate(witnesses.keys):
+        where = f"{path}[{position}].name"
+        name_before = names.get(key.key_id, key.name)
+        if name_before != key.name:
+            raise refuse(
+                "SL-KEY", "a witness key keeps its name", path=where, expected=name_before, found=key.name
+            )
+        holder = state.witnesses.by_name.get(key.name, key)
+        if holder.key_id != key.key_id:
+            sentence = "the name is another witness's, who is in force"
+            raise refuse(
+                "SL-KEY",
+                sentence,
+                path=where,
+                expected=f"a new name, or key {holder.key_id}",
+                found=key.key_id,
             )
 
 

@@ -7,6 +7,7 @@ The directory itself is too large for a log and travels between nodes; the recor
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from statelog.limits import DIRECTORY_MAX_VALIDITY_S, MAX_INTEGER
 from statelog.merkle import EMPTY_ROOT, leaf_hash, root_of
@@ -20,6 +21,7 @@ class PeerDirectoryEpoch(Kind):
     """``rap.fabric.peer_directory.epoch.v1``."""
 
     max_validity_s = DIRECTORY_MAX_VALIDITY_S
+    ends_with_its_time: ClassVar[bool] = True
     form = Form(
         "rap.fabric.peer_directory.epoch.v1",
         {

@@ -76,6 +76,7 @@ class RecoveryIntent(Kind):
         witnesses = witness_set_of(record["witnesses"])
         if witnesses.fault is not None:
             raise Refused(witnesses.fault.under("witnesses"))
+        keys.check_names(state, witnesses, "witnesses.keys")
         sequencers = sequencers_of(record, state, ctx)
         watching = {key.key_id for key in witnesses.keys}
         for position, sequencer in enumerate(sequencers):

@@ -48,6 +48,7 @@ class RegistryRecord(Kind):
     """``rap.fabric.registry.gossip_record.v1``."""
 
     max_validity_s = REGISTRY_MAX_VALIDITY_S
+    ends_with_its_time: ClassVar[bool] = True
     acts_unlogged: ClassVar[bool] = True
     form = Form(
         "rap.fabric.registry.gossip_record.v1",

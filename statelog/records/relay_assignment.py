@@ -6,6 +6,8 @@ the partition, which only the control quorum gives: route authority picks among 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from statelog.limits import LEASE_MAX_VALIDITY_S, MAX_MBIT_PER_S, MAX_RELAYS
 from statelog.records.base import Concerns, Context, Form, Kind, Record, require_node, require_role
 from statelog.records.route_lease import TRAFFIC_CLASSES
@@ -17,6 +19,7 @@ class RelayAssignment(Kind):
     """``rap.fabric.relay.assignment.v1``."""
 
     max_validity_s = LEASE_MAX_VALIDITY_S
+    ends_with_its_time: ClassVar[bool] = True
     form = Form(
         "rap.fabric.relay.assignment.v1",
         {

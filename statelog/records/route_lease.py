@@ -9,6 +9,7 @@ approved node; fences and revocations end leases.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import ClassVar
 
 from statelog.changes import GrantLease
 from statelog.errors import refuse
@@ -34,6 +35,7 @@ class RouteLease(Kind):
     """``rap.fabric.route.lease.v1``."""
 
     max_validity_s = LEASE_MAX_VALIDITY_S
+    ends_with_its_time: ClassVar[bool] = True
     form = Form(
         "rap.fabric.route.lease.v1",
         {

@@ -6,6 +6,8 @@ is revoked serves nothing any more, whatever the lease says.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from statelog.limits import LEASE_MAX_VALIDITY_S, MAX_REPLICAS
 from statelog.records.base import Concerns, Context, Form, Kind, Record, require_node
 from statelog.records.shapes import Fault, fault, list_of, name, one_of, sha256_hex
@@ -16,6 +18,7 @@ class ServiceLease(Kind):
     """``rap.fabric.service.lease.v1``."""
 
     max_validity_s = LEASE_MAX_VALIDITY_S
+    ends_with_its_time: ClassVar[bool] = True
     form = Form(
         "rap.fabric.service.lease.v1",
         {

@@ -23,7 +23,9 @@ from statelog.limits import (
     MAX_ADDRESS_CHARS,
     MAX_CLUSTER_ID_CHARS,
     MAX_LIST_ITEMS,
+    MAX_LOG_NAME_CHARS,
     MAX_NAME_CHARS,
+    MAX_PARTITION_CHARS,
     PUBLIC_KEY_BYTES,
 )
 from statelog.times import parse_time
@@ -275,9 +277,16 @@ name: Final[Check] = Spelled(
     f"a name of at most {MAX_NAME_CHARS} characters from A-Z a-z 0-9 . _ / @ -",
 )
 
-# A partition or log name: it becomes part of a log's origin.
+_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?").fullmatch
+
+# A partition: it becomes part of its log's name.
 partition: Final[Check] = Spelled(
-    re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?").fullmatch, 48, "1 to 48 characters from a-z 0-9 -"
+    _LABEL, MAX_PARTITION_CHARS, f"1 to {MAX_PARTITION_CHARS} characters from a-z 0-9 -"
+)
+
+# A log's name: it becomes part of the log's origin.
+log_label: Final[Check] = Spelled(
+    _LABEL, MAX_LOG_NAME_CHARS, f"1 to {MAX_LOG_NAME_CHARS} characters from a-z 0-9 -"
 )
 
 # `<name>.<26 base32 characters>`, lower case.

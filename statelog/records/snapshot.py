@@ -22,7 +22,7 @@ from statelog.limits import (
 from statelog.merkle import leaf_hash, root_of
 from statelog.records import keys
 from statelog.records.base import Context, Form, Kind, Record
-from statelog.records.shapes import Fault, fields, integer, list_of, name, partition, sha256_base64
+from statelog.records.shapes import Fault, fields, integer, list_of, log_label, name, sha256_base64
 from statelog.records.term import log_name
 from statelog.state import CONTROL, PARTITION_LOG_PREFIX, AuthorityState, Edit
 
@@ -34,7 +34,7 @@ class LogSnapshot(Kind):
     form = Form(
         "rap.fabric.log.snapshot.v1",
         {
-            "log": partition,
+            "log": log_label,
             "size": integer(1, MAX_INTEGER),
             "root": sha256_base64,
             "state_root": sha256_base64,

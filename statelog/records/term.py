@@ -22,6 +22,7 @@ from statelog.records.shapes import (
     fields,
     integer,
     list_of,
+    log_label,
     partition,
     public_key,
     sha256_base64,
@@ -53,7 +54,7 @@ class LogTerm(Kind):
     form = Form(
         "rap.fabric.log.term.v1",
         {
-            "log": partition,
+            "log": log_label,
             "term": integer(1, MAX_INTEGER),
             "start_size": integer(0, MAX_INTEGER),
             "start_root": sha256_base64,
@@ -98,7 +99,8 @@ class LogTerm(Kind):
 
 def log_name(log: str) -> Fault | None:
     """The name of a log that there can be: the authority's, or a partition's."""
-    if log != AUTHORITY_LOG and len(log.removeprefix(PARTITION_LOG_PREFIX)) in (0, len(log)):
+    named = log.removeprefix(PARTITION_LOG_PREFIX)
+    if log != AUTHORITY_LOG and (named == log or partition(named) is not None):
         return fault(f"{AUTHORITY_LOG} or {PARTITION_LOG_PREFIX}<partition>", log)
     return None
 

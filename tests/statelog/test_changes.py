@@ -27,8 +27,8 @@ from statelog.state import ROUTE, AuthorityState, Mark, Recovery, Target
 from tests.support.authority import Cluster, key_id, make_cluster, node_id
 
 EXPECTED = {
-    "descriptor": (InstallDescriptor, {"descriptor"}),
-    "witnesses": (InstallDescriptor, {"descriptor", "witness_history", "uses"}),
+    "descriptor": (InstallDescriptor, {"descriptor", "former_root"}),
+    "witnesses": (InstallDescriptor, {"descriptor", "former_root", "witness_history", "uses"}),
     "recovery": (BeginRecovery, {"recovery"}),
     "members": (InstallMembers, {"key_sets", "keys", "uses"}),
     "term": (BeginTerm, {"terms"}),

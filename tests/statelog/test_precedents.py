@@ -37,8 +37,10 @@ def test_releases(version: str, now: int, path: str | None, expected: str | None
 def test_a_version_keeps_the_artifacts_it_has() -> None:
     out = release("1.4", {("linux", "agent"): "aa", ("mac", "agent"): "bb"})
     for artifacts, path in (
-        ({("linux", "agent"): "aa", ("win", "agent"): "cc"}, None),
+        ({("linux", "agent"): "aa", ("mac", "agent"): "bb", ("win", "agent"): "cc"}, None),
         ({("linux", "agent"): "aa", ("mac", "agent"): "cc"}, "artifacts"),
+        ({("linux", "agent"): "aa", ("win", "agent"): "cc"}, "artifacts"),
+        ({("linux", "agent"): "aa"}, "artifacts"),
     ):
         fault = release("1.4.0", artifacts).fault_after(out, 0)
         assert (fault.path if fault else None) == path

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from statelog.checkpoint import parse_signed_checkpoint
+from statelog.state import ROUTE
 from statelog.witness import WitnessState, encode_add_checkpoint
-from tests.support.authority import make_cluster, node_id
+from tests.support.authority import DAY_S, make_cluster, node_id
 from tests.support.logs import WITNESSES, WitnessHost, consistency, verdict
 from tests.support.partitions import ClusterFeed, Partition
 
@@ -97,6 +98,54 @@ def test_a_suffix_that_was_never_final_is_dropped_by_a_term(site: Site) -> None:
     site.lease("c")
     assert site.eu.leaves[1] != dropped
     assert site.ask(1, by="sequencer-2") == (200, "")
+
+
+def test_a_pen_goes_no_further_than_its_successors_start(site: Site) -> None:
+    """The old sequencer names an authority size from before its end; who knows better is not deceived."""
+    site.lease("a")
+    site.lease("b")
+    assert site.ask(0) == (200, "")
+    site.lease("c")
+    later = [site.eu.next_leaf(site.eu.lease(f"eu-1/{route}")) for route in ("d", "e")]
+    site.cluster.append(site.eu.term("sequencer-2"))  # from size 3 on
+    site.eu.replay = site.eu.replayed()  # a sequencer that never advances
+    assert site.ask(2, by="sequencer-eu") == (200, "")  # up to there it is right, also for who comes late
+    site.eu.leaves.append(site.eu.replay.append(later[0]).data)
+    assert site.ask(3, by="sequencer-eu") == (422, "SL-TERM")
+    site.seen.final = site.cluster.log.size - 1
+    assert site.ask(3, by="sequencer-eu") == (200, "")  # nobody can know
+    site.seen.final = None
+    site.eu.leaves.append(site.eu.replay.append(later[1]).data)
+    assert site.ask(4, by="sequencer-eu") == (422, "SL-TERM")
+    site.eu.leaves.pop()
+    site.eu.replay = site.eu.replayed()
+    assert site.ask(4, by="sequencer-eu") == (200, "")  # nothing new: only a fresh signature
+
+
+def test_a_term_that_nobody_wrote_in_has_a_successor_too(site: Site) -> None:
+    """Two sequencers vanish one after the other; the third goes on from what is final."""
+    site.lease("a")
+    assert site.ask(0) == (200, "")
+    site.lease("b")  # never final, and gone
+    site.eu.leaves.pop()
+    site.eu.replay = site.eu.replayed()
+    site.cluster.append(site.eu.term("sequencer-2"))
+    site.cluster.append(site.eu.term("sequencer-3"))
+    site.lease("c")
+    assert site.ask(1, by="sequencer-2") == (422, "SL-TERM")
+    assert site.ask(1, by="sequencer-3") == (200, "")
+
+
+def test_what_it_meets_late_passes_at_its_own_time(site: Site) -> None:
+    site.cluster.append(site.cluster.members(ROUTE, lifetime_s=DAY_S))
+    site.lease("a")
+    assert site.ask(0) == (200, "")
+    site.cluster.now += DAY_S - 1
+    site.eu.append(site.eu.fence({"route_id": "eu-1/a"}, lifetime_s=90 * DAY_S))
+    rules = site.cluster.state.descriptor
+    allowed = site.cluster.now + rules.clock_skew_s + rules.max_checkpoint_age_s
+    assert site.ask(1, now=allowed + 1) == (422, "SL-EXPIRED")
+    assert site.ask(1, now=allowed) == (200, "")
 
 
 def test_nothing_that_was_cosigned_is_dropped(site: Site) -> None:

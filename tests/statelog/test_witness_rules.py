@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from statelog import witness
@@ -9,6 +11,7 @@ from statelog.canonical import encode
 from statelog.checkpoint import Checkpoint, sign_checkpoint
 from statelog.leaf import decode_leaf, frame_leaf
 from statelog.merkle import CompactRange, leaf_hash
+from statelog.replay import Entry, Replay
 from statelog.witness import Fetch, Fetched, Persist, Request
 from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
 from tests.support.logs import WitnessHost, cosigned_at, leases, replay_of, request_body, verdict
@@ -100,6 +103,87 @@ def test_heads_from_the_future_wait(cluster: Cluster) -> None:
     assert verdict(host.ask(request_body(cluster, 0, 12), now=cluster.now - skew - 1)) == (422, "SL-FUTURE")
     assert host.stored is None
     assert host.ask(request_body(cluster, 0, 12), now=cluster.now - skew).status == 200
+
+
+# --- strangers ---
+
+
+def by_a_stranger(cluster: Cluster, old: int, size: int) -> bytes:
+    checkpoint = Checkpoint(f"{cluster.cluster_id}/authority", size, leaf_hash(b"anything"))
+    return request_body(cluster, old, size, sign_checkpoint(checkpoint, signer("stranger")))
+
+
+def judged_by(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The indexes of the entries that are judged from now on."""
+    judged: list[int] = []
+    append = Replay.append
+
+    def counted(self: Replay, data: bytes, **options: Any) -> Entry:
+        judged.append(self.size)
+        return append(self, data, **options)
+
+    monkeypatch.setattr(Replay, "append", counted)
+    return judged
+
+
+def test_what_strangers_ask_for_is_judged_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, rightful = cosigned_at(cluster, 5), request_body(cluster, 5, 12)
+    judged = judged_by(monkeypatch)
+    for size in (12, 12, 11, 7, 12, 5_000, 12):
+        note = by_a_stranger(cluster, 5, min(size, 12)).replace(b"\n12\n", f"\n{size}\n".encode())
+        expected = "SL-WITNESS" if size > 12 else "SL-CHECKPOINT"
+        assert verdict(host.ask(note)) == (403, expected)
+    assert judged == list(range(5, 12))
+    assert host.ask(rightful).status == 200
+    assert judged == list(range(5, 12))  # and the sequencer gains by it
+
+
+def test_a_witness_without_memory_reads_once_too(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, rightful = WitnessHost(cluster), request_body(cluster, 0, 12)
+    judged = judged_by(monkeypatch)
+    for _ in range(3):
+        assert verdict(host.ask(by_a_stranger(cluster, 0, 12))) == (403, "SL-CHECKPOINT")
+    assert host.ask(rightful).status == 200
+    assert judged == list(range(12))
+
+
+def test_an_entry_that_is_refused_is_judged_once_for_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = make_cluster()
+    size = honest.log.size
+    few = encode(honest.lease("route-9", by=("route-1",)))
+    cluster = grown([(leases(honest, 1)[0], honest.now, 1), (few, honest.now, 1)])
+    host, judged = cosigned_at(cluster, size), judged_by(monkeypatch)
+    for _ in range(3):
+        assert verdict(host.ask(by_a_stranger(cluster, size, size + 2))) == (403, "SL-CHECKPOINT")
+    assert judged == [size, size + 1]
+    assert verdict(host.ask(request_body(cluster, size, size + 2, bad_note(cluster, size + 2)))) == (
+        422,
+        "SL-QUORUM",
+    )
+
+
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_a_suffix_that_was_read_ahead_may_be_replaced(is_wrong: bool) -> None:
+    """Strangers make the witness read what a new term then drops."""
+    cluster = two_terms()
+    host, size = cosigned_at(cluster, 3), cluster.log.size
+    by = ("control-1",) if is_wrong else None
+    record = encode(cluster.policy("dropped", by=by))
+    leaves = [*cluster.leaves()[:3], frame_leaf(record, cluster.now, 1)]
+    host.leaves = lambda: leaves
+    assert verdict(host.ask(by_a_stranger(cluster, 3, 4))) == (403, "SL-CHECKPOINT")
+    host.leaves = cluster.leaves
+    assert host.ask(request_body(cluster, 3, size, note_by(cluster, size, "sequencer-2"))).status == 200
+
+
+def test_the_same_term_may_replace_it_too(cluster: Cluster) -> None:
+    """The source was another's, and is right now; the head is by the sequencer that is known."""
+    host = cosigned_at(cluster, 5)
+    leaves = [*cluster.leaves()[:5], frame_leaf(encode(cluster.policy("other")), cluster.now, 1)]
+    host.leaves = lambda: leaves
+    assert verdict(host.ask(by_a_stranger(cluster, 5, 6))) == (403, "SL-CHECKPOINT")
+    host.leaves = cluster.leaves
+    assert host.ask(request_body(cluster, 5, 12)).status == 200
 
 
 # --- terms ---

@@ -108,7 +108,11 @@ class WitnessService:
             try:
                 event = await self._perform(asker, effect)
             except BaseException:
-                self._machines.pop(log, None)
+                if isinstance(effect, Fetch):
+                    # Nothing hangs on this one asker: the request ends, and what was read and judged is kept.
+                    machine.handle(self._clock(), Fetched(request_id, None))
+                else:
+                    self._machines.pop(log, None)
                 raise
 
     async def _perform(self, asker: _Asker, effect: Fetch | Persist) -> protocol.Event:

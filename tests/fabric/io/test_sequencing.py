@@ -14,7 +14,7 @@ import pytest
 from fabric import limits
 from fabric.io.sequencing import Sequencing
 from statelog.alarms import is_stale
-from statelog.canonical import encode
+from statelog.canonical import decode, encode
 from statelog.io.cosign import HttpsWitnesses
 from statelog.io.database import open_database
 from statelog.io.sequencers import Sequencers
@@ -214,6 +214,49 @@ def test_the_outbox_is_drained_and_what_is_forged_in_it_refused(tmp_path: Path) 
             assert row is not None
             assert (row.state, row.log_index) == ("final", cluster.log.size)
 
+    run(main)
+
+
+def test_after_a_fast_clock_nothing_is_added_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One entry is dated half an hour ahead; witnesses have the right time, and then the sequencer too."""
+    clock = [time.time()]
+    right = clock[0]
+
+    async def main() -> None:
+        async with host(tmp_path, clock=lambda: clock[0]) as (sequencing, witnesses, cluster):
+            await sequencing.wait_final(cluster.log.size - 1)
+            witnesses.clock = lambda: right
+            clock[0] += 1_800
+            early, later, queued = leases(cluster, 3)
+            first = await sequencing.submit(early)
+            assert first.state == "pending"
+            assert first.log_index is not None
+            await until(lambda: any("SL-FUTURE" in why for why in sequencing.missing.values()))
+
+            clock[0] -= 1_800
+            refused = await sequencing.submit(later)
+            assert (refused.state, "SL-FUTURE" in refused.sentence) == ("unavailable", True)
+            store = sequencing.sequencers.authority.store
+            record_id = record_id_of(decode(queued))
+            store.outbox_put(record_id, queued, cluster.now)
+            errors = sequencing.counters["errors"]
+            sequencing.wake()
+            await until(lambda: sequencing.counters["errors"] > errors)
+            row, head = store.outbox_row(record_id), store.head()
+            assert row is not None
+            assert head is not None
+            assert (row.state, head.size) == ("pending", first.log_index + 1)
+
+            clock[0] += 1_800  # that time has come
+            witnesses.clock = lambda: clock[0]
+            sequencing.wake()
+            await sequencing.wait_final(first.log_index + 1)
+            again = await sequencing.submit(later)
+            assert (again.state, again.log_index) == ("pending", first.log_index + 2)
+
+    monkeypatch.setattr(limits, "SEQUENCING_RETRY_FIRST_S", 0.05)
     run(main)
 
 

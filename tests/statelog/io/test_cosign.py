@@ -13,10 +13,10 @@ from statelog import limits
 from statelog.canonical import encode
 from statelog.checkpoint import cosign, parse_signed_checkpoint
 from statelog.errors import UsageError
-from statelog.io.cosign import Collected, collect
+from statelog.io.cosign import Collected, CosignRound, collect
 from statelog.io.loading import load_replay
 from statelog.io.sequencer import Sequencer
-from statelog.io.store import Store
+from statelog.io.store import Store, StoredCosignature
 from statelog.replay import Replay
 from statelog.witness import parse_add_checkpoint
 from tests.support.authority import Cluster, make_cluster, signer
@@ -224,6 +224,52 @@ def test_a_final_head_is_refreshed_when_asked(site: Site) -> None:
     assert refreshed.final
     assert set(refreshed.results[0].timestamps.values()) == {site.cluster.now}
     assert {one.timestamp for one in site.store.cosignatures(site.cluster.log.size)} == {site.cluster.now}
+
+
+def away_for_long(tmp_path: Path, seconds: int) -> tuple[Site, WitnessHost]:
+    """A recovery's intent that three of four witnesses see in time; the fourth is asked `seconds` later."""
+    site = Site(tmp_path, make_cluster(nodes=("home-1",)))
+    assert site.collect().final
+    intent = site.cluster.recovery_intent(site.cluster.descriptor())
+    site.sequencer.submit(encode(intent), site.cluster.now)
+    late = site.hosts[KEY_NAMES[3]]
+    late.cluster = make_cluster(nodes=("home-1",))
+    late.cluster.now += seconds
+    return site, late
+
+
+def test_a_witness_that_was_away_is_asked_again_when_the_head_is_final(tmp_path: Path) -> None:
+    site, late = away_for_long(tmp_path, 2 * 86_400)
+    collected = site.collect(clock=lambda: float(late.cluster.now))
+    assert (collected.final, collected.failures) == (True, {})
+    assert len(site.store.cosignatures(site.cluster.log.size + 1)) == 4
+    assert [name for name, _ in site.asked].count(KEY_NAMES[3]) >= 2
+    site.engine.dispose()
+
+
+def test_a_witness_that_refuses_is_not_asked_for_ever(tmp_path: Path) -> None:
+    site, _ = away_for_long(tmp_path, 0)
+    site.asked.clear()
+    site.instead = {KEY_NAMES[3]: answer(422, b"SL-QUORUM: no\n")}
+    collected = site.collect()
+    assert collected.final
+    assert "SL-QUORUM" in collected.failures[KEY_NAMES[3]]
+    assert [name for name, _ in site.asked].count(KEY_NAMES[3]) == 2
+    site.engine.dispose()
+
+
+def test_a_request_carries_the_newest_line_of_each_witness(site: Site) -> None:
+    """So a refreshed head of the largest sets still fits a note."""
+    site.collect()
+    note = site.store.checkpoint()
+    assert note is not None
+    current = CosignRound(note, (site.replay().state.witnesses,))
+    later = cosign(current.note.text, KEY_NAMES[3], signer("witness-4"), site.cluster.now + 60)
+    witness = current.sets[0].by_name[KEY_NAMES[3]]
+    current.stored(StoredCosignature(witness.key_id, witness.name, site.cluster.now + 60, later.line()))
+    sent = parse_add_checkpoint(current.request(current.checkpoint.size, {}.__getitem__)).note.signatures
+    assert [line.name for line in sent[1:]] == list(KEY_NAMES)
+    assert sent[-1] == later
 
 
 def test_stored_cosignatures_make_a_head_final_after_a_crash(site: Site) -> None:

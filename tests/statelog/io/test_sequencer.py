@@ -15,12 +15,12 @@ from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.findings import Finding
 from statelog.io import sequencer as sequencers
 from statelog.io.database import CommitUnknownError, open_database
-from statelog.io.sequencer import Sequencer, Submitted
+from statelog.io.sequencer import ClockWrongError, Sequencer, Submitted
 from statelog.io.sources import StoreSource
 from statelog.io.store import Store
 from statelog.leaf import decode_leaf
 from statelog.signing import record_id_of
-from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
+from tests.support.authority import Cluster, key_entry, make_cluster, sequencer_entry, signer
 from tests.support.logs import leases, new_store
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -198,6 +198,72 @@ def test_the_other_record_of_an_epoch_is_refused_and_kept_as_evidence(
     (forged,) = sequencer.submit_many([policy(3, by=("control-1",))], cluster.now)
     assert isinstance(forged, Finding)
     assert len(list(Store(engine).evidence())) == 2, "what no quorum signed proves nothing"
+
+
+def test_two_successors_of_one_root_are_kept(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    """The root that signed both has left with the first; what it signed is judged all the same."""
+
+    def successor(*roots: str) -> bytes:
+        names = [*roots, "control-1", "control-2"]
+        offline = {name: "offline" if name in roots else "online" for name in names}
+        record = cluster.descriptor(
+            keys=[key_entry(name, custody=custody) for name, custody in offline.items()],
+            root=cluster.holders(*roots, threshold=2),
+            control=cluster.holders("control-1", "control-2", threshold=2),
+            by=["root-1", "root-2", *roots],
+        )
+        return encode(record)
+
+    first, second = successor("root-4", "root-5"), successor("root-6", "root-7")
+    sequencer.submit(first, cluster.now)
+    with pytest.raises(Refused) as refused:
+        sequencer.submit(second, cluster.now)
+    assert refused.value.code == "SL-EQUIVOCATION"
+    kept = list(Store(engine).evidence())
+    assert {item.data for item in kept} == {first, second}
+    assert not unsound(engine, cluster.anchor)
+    value = second.index(b'"value":"') + len(b'"value":"')
+    forged = second[:value] + (b"B" if second[value : value + 1] == b"A" else b"A") + second[value + 1 :]
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE evidence SET data = :forged WHERE data = :data"),
+            {"forged": forged, "data": second},
+        )
+    assert unsound(engine, cluster.anchor)
+
+
+def test_nothing_is_appended_before_the_newest_entrys_time(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    """The clock was fast by the allowed skew, and then by a second more."""
+    skew = cluster.state.descriptor.clock_skew_s
+    first, second, third = leases(cluster, 3)
+    at = sequencer.submit(first, cluster.now + skew).log_index
+    assert sequencer.submit(second, cluster.now).log_index == at + 1
+    with pytest.raises(ClockWrongError, match=r"SL-FUTURE.* 121 s in the future"):
+        sequencer.submit_many([third], cluster.now - 1)
+    assert size(engine) == at + 2
+    assert sequencer.submit(second, cluster.now - 1).duplicate
+    assert sequencer.submit(third, cluster.now).log_index == at + 2
+    assert not unsound(engine, cluster.anchor)
+
+
+def test_what_a_batch_began_is_undone_when_the_clock_is_wrong_for_its_rest(
+    sequencer: Sequencer, engine: sa.Engine, cluster: Cluster
+) -> None:
+    """Its first record allows less skew than the clock was fast by."""
+    first, second = leases(cluster, 2)
+    at = sequencer.submit(first, cluster.now + 60).log_index
+    strict = encode(cluster.descriptor(clock_skew_s=0))
+    with pytest.raises(ClockWrongError):
+        sequencer.submit_many([strict, second], cluster.now)
+    assert size(engine) == at + 1
+    seen = sequencer.glance()
+    assert seen is None or seen.descriptor.clock_skew_s == cluster.state.descriptor.clock_skew_s
+    assert sequencer.submit(strict, cluster.now).log_index == at + 1
+    assert not unsound(engine, cluster.anchor)
 
 
 def test_nothing_accepted_is_nothing_written(

@@ -11,7 +11,7 @@ from statelog.canonical import encode
 from statelog.errors import Refused
 from statelog.records import KINDS
 from statelog.records.descriptor import descriptor_of
-from statelog.signing import record_id_of
+from statelog.signing import encode_base64, record_id_of
 from statelog.state import CONTROL
 from tests.support.authority import DAY_S, Cluster, key_entry, key_id, make_cluster
 from tests.support.verdicts import ADMITTED, refusal, verdict
@@ -83,6 +83,35 @@ def test_after_a_rotation_the_old_root_is_gone(cluster: Cluster) -> None:
     assert verdict(cluster, returning) == "SL-REVOKED"
 
 
+RIVALS = ("root-7", "root-8", "root-9")
+
+
+def rival(cluster: Cluster, *by: str) -> dict[str, Any]:
+    """Another descriptor of the epoch in force."""
+    return with_keys(cluster, RIVALS, epoch=cluster.state.descriptor.epoch, by=by)
+
+
+def test_two_successors_are_equivocation_though_the_root_is_gone(cluster: Cluster) -> None:
+    cluster.append(with_keys(cluster, NEW_ROOTS, by=(*ROOTS[:2], *NEW_ROOTS[:2])))
+    assert verdict(cluster, rival(cluster, *ROOTS[:2], *RIVALS[:2])) == "SL-EQUIVOCATION"
+    assert verdict(cluster, rival(cluster, *ROOTS[:1], *RIVALS[:2])) == "SL-QUORUM"
+    assert verdict(cluster, rival(cluster, *ROOTS[:2])) == "SL-QUORUM"
+    forged = rival(cluster, *ROOTS[:2], *RIVALS[:2])
+    (entry,) = (one for one in forged["signatures"] if one["key_id"] == key_id(ROOTS[0]))
+    entry["value"] = encode_base64(bytes(64))
+    assert verdict(cluster, forged) == "SL-SIG"
+    # The root in force could not have put it there: it was nobody then.
+    assert verdict(cluster, rival(cluster, *NEW_ROOTS[:2], *RIVALS[:2])) not in (ADMITTED, "SL-EQUIVOCATION")
+
+
+def test_what_the_root_before_signs_is_no_descriptor(cluster: Cluster) -> None:
+    cluster.append(with_keys(cluster, NEW_ROOTS, by=(*ROOTS[:2], *NEW_ROOTS[:2])))
+    later = with_keys(cluster, RIVALS, by=(*ROOTS[:2], *RIVALS[:2]))
+    assert verdict(cluster, later) == "SL-REVOKED"
+    cluster.append(with_keys(cluster, RIVALS, by=(*NEW_ROOTS[:2], *RIVALS[:2])))
+    assert verdict(cluster, with_keys(cluster, ROOTS, epoch=2, by=(*ROOTS[:2],))) == "SL-STALE"
+
+
 def test_descriptors_follow_one_by_one(cluster: Cluster) -> None:
     assert verdict(cluster, cluster.descriptor(epoch=2)) == ADMITTED
     assert place(cluster, cluster.descriptor(epoch=3)) == ("SL-EPOCH", "epoch")
@@ -99,6 +128,36 @@ def test_after_expiry_only_the_successor_is_admitted(cluster: Cluster) -> None:
     assert verdict(cluster, cluster.registry()) == "SL-EXPIRED"
     cluster.append(cluster.descriptor())
     assert verdict(cluster, cluster.registry()) == ADMITTED
+
+
+def named(cluster: Cluster, **names: str) -> dict[str, Any]:
+    """A set of four witnesses, the key of each under the given name."""
+    witnesses = cluster.witness_set(*(key.replace("_", "-") for key in names))
+    for entry, name in zip(witnesses["keys"], names.values(), strict=True):
+        entry["name"] = f"{name}.example"
+    return witnesses
+
+
+def test_a_witness_key_keeps_its_name(cluster: Cluster) -> None:
+    same = {f"witness_{n}": f"witness-{n}" for n in (2, 3, 4)}
+    other = named(cluster, witness_1="new", **same)
+    assert place(cluster, cluster.descriptor(witnesses=other)) == ("SL-KEY", "witnesses.keys[0].name")
+    swapped = named(cluster, witness_1="witness-2", **{**same, "witness_2": "witness-1"})
+    assert place(cluster, cluster.descriptor(witnesses=swapped)) == ("SL-KEY", "witnesses.keys[0].name")
+    assert verdict(cluster, cluster.descriptor(witnesses=cluster.witness_set())) == ADMITTED
+    # Not even after it was away.
+    cluster.append(cluster.descriptor(witnesses=named(cluster, witness_5="witness-5", **same)))
+    back = named(cluster, witness_1="new", **same)
+    assert place(cluster, cluster.descriptor(witnesses=back)) == ("SL-KEY", "witnesses.keys[0].name")
+    assert verdict(cluster, cluster.descriptor(witnesses=cluster.witness_set())) == ADMITTED
+
+
+def test_a_name_passes_to_another_key_when_nobody_in_force_has_it(cluster: Cluster) -> None:
+    same = {f"witness_{n}": f"witness-{n}" for n in (2, 3, 4)}
+    renewed = named(cluster, witness_5="witness-1", **same)
+    assert place(cluster, cluster.descriptor(witnesses=renewed)) == ("SL-KEY", "witnesses.keys[0].name")
+    cluster.append(cluster.descriptor(witnesses=named(cluster, witness_6="witness-6", **same)))
+    assert verdict(cluster, cluster.descriptor(witnesses=renewed)) == ADMITTED
 
 
 def test_a_witness_change_is_remembered(cluster: Cluster) -> None:

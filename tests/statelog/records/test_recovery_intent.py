@@ -109,6 +109,16 @@ def test_its_witnesses_protect(cluster: Cluster) -> None:
     assert verdict(cluster, cluster.recovery_intent(descriptor, witnesses=watching)) == ADMITTED
 
 
+def test_its_witnesses_keep_their_names(cluster: Cluster) -> None:
+    descriptor = coming(cluster)
+    renamed = cluster.witness_set()
+    renamed["keys"][2]["name"] = "new.example"
+    where = ("SL-KEY", "witnesses.keys[2].name")
+    assert place(cluster, cluster.recovery_intent(descriptor, witnesses=renamed)) == where
+    same = cluster.recovery_intent(descriptor, witnesses=cluster.witness_set())
+    assert verdict(cluster, same) == ADMITTED
+
+
 def test_the_descriptor_has_the_witnesses_that_were_named(cluster: Cluster) -> None:
     other = cluster.witness_set("witness-2", "witness-3", "witness-4", "witness-5")
     for named, expected in ((other, ("SL-RECOVERY", "witnesses")), (None, ADMITTED)):
@@ -182,3 +192,17 @@ def test_a_recovery_makes_no_key_both_write_and_sign() -> None:
     cluster.append(cluster.recovery_intent(both, sequencers=[sequencer_entry("sequencer-2", "home-1")]))
     cluster.now += 3 * DAY_S
     assert verdict(cluster, landed(cluster, both)) == "SL-KEY"
+
+
+def test_a_root_that_was_recovered_from_has_not_equivocated(cluster: Cluster) -> None:
+    """It never signed what is in the log: its own descriptor of that epoch came too late, and that is all."""
+    descriptor = coming(cluster)
+    late = cluster.descriptor()
+    cluster.append(cluster.recovery_intent(descriptor))
+    assert cluster.state.recovery is not None
+    cluster.now = cluster.state.recovery.due_at
+    landing = landed(cluster, descriptor)
+    late = cluster.sign({**late, "expires_at": descriptor["expires_at"]})
+    cluster.append(landing)
+    assert late["epoch"] == landing["epoch"]
+    assert verdict(cluster, late) == "SL-QUORUM"

@@ -9,6 +9,8 @@ import pytest
 from statelog.admission import admit
 from statelog.canonical import encode
 from statelog.errors import UsageError
+from statelog.limits import MAX_PARTITION_CHARS
+from statelog.merkle import EMPTY_ROOT
 from statelog.signing import encode_base64
 from statelog.state import AUTHORITY_LOG
 from tests.support.authority import Cluster, key_id, make_cluster, node_id, sequencer_entry
@@ -54,6 +56,21 @@ def test_the_first_term_is_entry_1() -> None:
     assert verdict(cluster, cluster.log_term("routes-eu-1")) == "SL-TERM"
     assert place(cluster, cluster.log_term(start_size=0)) == ("SL-TERM", "start_size")
     assert verdict(cluster, cluster.first_term()) == ADMITTED
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("routes-" + "p" * MAX_PARTITION_CHARS, ADMITTED),
+        ("routes-" + "p" * (MAX_PARTITION_CHARS + 1), "SL-SHAPE"),
+        ("routes--p", "SL-SHAPE"),
+        ("routes-", "SL-SHAPE"),
+        ("eu-1", "SL-SHAPE"),
+    ],
+)
+def test_every_partition_can_have_a_log_and_nothing_else(cluster: Cluster, log: str, expected: str) -> None:
+    record = cluster.log_term(log, start_size=0, start_root=encode_base64(EMPTY_ROOT))
+    assert verdict(cluster, record) == expected
 
 
 def test_it_cannot_be_judged_without_its_log(cluster: Cluster) -> None:

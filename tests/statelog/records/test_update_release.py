@@ -97,6 +97,7 @@ def test_the_version_in_force_keeps_its_artifacts(cluster: Cluster) -> None:
     assert verdict(cluster, signed(cluster, "artifacts", [one, more])) == ADMITTED
     assert verdict(cluster, signed(cluster, "rollout.0.cohort_percent", 50)) == ADMITTED
     assert place(cluster, signed(cluster, "artifacts.0.sha256", OTHER_HASH)) == ("SL-RELEASE", "artifacts")
+    assert place(cluster, signed(cluster, "artifacts", [more])) == ("SL-RELEASE", "artifacts")
     newer = cluster.sign(changed(cluster.release("1.4.1"), "artifacts.0.sha256", OTHER_HASH))
     assert verdict(cluster, newer) == ADMITTED
 

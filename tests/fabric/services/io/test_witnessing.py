@@ -127,6 +127,38 @@ def test_a_stranger_that_stalls_holds_nobody_up(tmp_path: Path, monkeypatch: pyt
     run(main)
 
 
+def test_what_was_read_for_a_stranger_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor after one who stalls: only whether the source still holds it."""
+
+    async def main() -> None:
+        async with Farm(tmp_path) as farm:
+            await farm.start("home-1")
+            leaves = farm.cluster.leaves()
+            size = len(leaves)
+            stolen = AddCheckpoint(
+                encode_add_checkpoint(0, (), head_note(replay_of(farm.cluster), by="control-1"))
+            )
+            async with stranger(farm, "home-1") as session:
+                answer, needs = await ask(session, stolen, leaves)
+                assert (answer.status, needs) == (403, [Need(0, size)])
+                stream = await session.open(SERVICE, TrafficClass.CONTROL)
+                stalled: Channel[Message] = Channel(stream, CODEC)
+                await stalled.send(stolen)
+                assert await stalled.receive() == Need(size - 1, size)
+                async with asyncio.timeout(40):
+                    late = await stalled.receive()
+                assert isinstance(late, Answer)
+                assert late.status == 503
+                stream.reset()
+                answer, needs = await ask(session, stolen, leaves)
+                assert (answer.status, needs) == (403, [Need(size - 1, size)])
+
+    monkeypatch.setattr(limits, "WITNESS_STRANGER_TIMEOUT_S", 0.5)
+    run(main)
+
+
 def test_the_host_and_the_witness_speak_the_same_bytes() -> None:
     """A round's request for a witness that knows nothing is a request of C2SP tlog-witness."""
     cluster = make_cluster()
