@@ -111,11 +111,13 @@ class TileLog:
             if len(hashes) == TILE_WIDTH:
                 self._tile_roots.append(root_of(hashes))
 
-    def checkpoints(self) -> Iterator[tuple[int, bytes]]:
-        """(size, signed note) of every kept checkpoint and of the newest, by size."""
+    def checkpoints(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """(size, signed note) of every kept checkpoint and of the newest, of at least `start`, by size."""
+        if self.size < start:
+            return
         sizes = self.kept_sizes()
         for size in sizes:
-            if size < self.size:
+            if start <= size < self.size:
                 note = self._resources.get(history_path(size), MAX_NOTE_BYTES)
                 if note is None:
                     raise SourceUnreadable(f"the kept checkpoint {history_path(size)} is not there")

@@ -147,7 +147,7 @@ def _pool(jobs: int, size: int) -> AbstractContextManager[VerifyPool | None]:
     """Workers, where there is enough to verify to be worth starting them."""
     if jobs == 1 or (jobs == 0 and size < VERIFY_POOL_MIN_ENTRIES):
         return nullcontext()
-    return VerifyPool(jobs or None)
+    return VerifyPool(jobs - 1 if jobs else None)  # this process is one of them
 
 
 # -- the report --

@@ -62,7 +62,8 @@ def serve(
     """Serve C2SP tlog-witness add-checkpoint over HTTPS until SIGINT or SIGTERM.
 
     Every new entry is replayed by the rules of the log before its head is cosigned; size and root are stored
-    before the answer. The folder keeps that memory: never run two folders with one key.
+    before the answer. The folder keeps that memory: never run two folders with one key. Logs of partitions
+    are cosigned too, beside the authority log of the same source.
 
     Examples:
 

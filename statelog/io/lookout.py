@@ -8,6 +8,7 @@ many go to processes of their own, which the interpreter's lock does not hold up
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -109,7 +110,7 @@ class Lookout:
     def _ask(self, look: Look) -> Asked | None:
         try:
             if self._pool is None:
-                self._pool = VerifyPool()
+                self._pool = VerifyPool(os.cpu_count() or 1)  # whoever asks does not help
                 self._end = weakref.finalize(self, self._pool.close)
             return self._pool.ask(look.groups())
         except (StatelogError, OSError) as error:

@@ -1,7 +1,9 @@
 """Signature verification spread over processes, for audits of long logs.
 
 Ed25519 verification is most of an audit and needs nothing but its three inputs, so batches of jobs go to
-worker processes while the fold runs on here. What waits is bounded, so a long log does not pile up in memory.
+worker processes while the fold runs on here. What waits is bounded, so a long log does not pile up in memory:
+a batch that would have to wait is verified here instead. So a worker for every core but one keeps all busy,
+and none is shared by two.
 
 The workers are started afresh (a fork would copy locks that other threads may hold) and import the verifier
 alone. Batches wait in their pipes, in the kernel: handing one over costs a copy, and no thread.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import subprocess
 import sys
 from collections import deque
@@ -22,7 +25,7 @@ from typing import IO, Self
 
 import statelog
 from statelog.errors import StatelogError
-from statelog.io.verify_worker import RIGHT, frame_of
+from statelog.io.verify_worker import RIGHT, all_right, frame_of
 from statelog.limits import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
@@ -36,7 +39,8 @@ __all__ = ["VerifyPool", "verify_all"]
 
 
 class VerifyPool:
-    """Satisfies `statelog.audit.SignatureVerifier` with `processes` workers (default: one a core).
+    """Satisfies `statelog.audit.SignatureVerifier` with `processes` workers, at least one, and this process
+    where they are all busy (default: one for every core but one).
 
     `ask` has another way of asking: an answer for each group of jobs. Use one or the other. A context
     manager: leaving it ends the workers.
@@ -44,12 +48,14 @@ class VerifyPool:
 
     def __init__(self, processes: int | None = None) -> None:
         self._batch: list[Job] = []
-        self._workers = [_Worker() for _ in range(processes or os.cpu_count() or 1)]
+        wanted = (os.cpu_count() or 1) - 1 if processes is None else processes
+        self._workers = [_Worker() for _ in range(max(1, wanted))]
         self._next = 0
+        self._sound = True  # what was verified here
         self._asked: deque[Asked] = deque()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Take jobs over; waits while too many batches are under way."""
+        """Take jobs over; while too many batches are under way, one is verified before this returns."""
         self._batch += jobs
         if len(self._batch) >= VERIFY_BATCH_SIGNATURES:
             self._send()
@@ -59,7 +65,8 @@ class VerifyPool:
         if self._batch:
             self._send()
         sound = [worker.finish() for worker in self._workers]  # each of them, also after a wrong one
-        return all(sound)
+        here, self._sound = self._sound, True
+        return here and all(sound)
 
     def ask(self, groups: Sequence[Sequence[Job]]) -> Asked:
         """Hand groups of jobs over; waits while a pipe is full. Raises StatelogError when a worker died."""
@@ -78,8 +85,12 @@ class VerifyPool:
 
     def _send(self) -> None:
         batch, self._batch = self._batch, []
-        # In turn, so that all get the same work; a full one is waited for without a look at the others.
-        self._worker().submit(batch)
+        for _ in self._workers:
+            worker = self._worker()  # in turn, so that all get the same work
+            if worker.has_room():
+                worker.submit(batch)
+                return
+        self._sound &= all_right(batch)
 
     def __enter__(self) -> Self:
         return self
@@ -122,15 +133,23 @@ class _Worker:
         if self._process.stdin is None or self._process.stdout is None:
             raise StatelogError("a process that verifies signatures has no pipes")
         self._requests: IO[bytes] = self._process.stdin
-        self._answers: IO[bytes] = self._process.stdout
+        # Unbuffered, so that whether an answer is there can be asked.
+        self._answers = os.fdopen(os.dup(self._process.stdout.fileno()), "rb", buffering=0)
+        self._process.stdout.close()
+        self._arrived = select.poll()
+        self._arrived.register(self._answers, select.POLLIN)
         _widen(self._requests)
         self._waiting = 0
         self._sound = True
 
-    def submit(self, jobs: list[Job]) -> None:
-        """Take a batch over; waits while too many are under way."""
-        if self._waiting >= VERIFY_BATCHES_WAITING:
+    def has_room(self) -> bool:
+        """Whether another batch can wait here, now that the answers that came are taken."""
+        while self._waiting and self._arrived.poll(0):
             self._take_answer()
+        return self._waiting < VERIFY_BATCHES_WAITING
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Take a batch over, to be asked for by `finish`."""
         if self.ask(jobs) is None:
             self._sound = False
         else:

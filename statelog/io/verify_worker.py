@@ -51,7 +51,8 @@ def jobs_of(body: bytes) -> Iterator[Job]:
         at = end
 
 
-def _all_right(jobs: Iterable[Job]) -> bool:
+def all_right(jobs: Iterable[Job]) -> bool:
+    """Whether every signature is right."""
     return all(surely_right(*job) or verify(*job) for job in jobs)
 
 
@@ -61,7 +62,7 @@ def serve() -> None:
     frames, answers = sys.stdin.buffer, sys.stdout.buffer
     while length := frames.read(_LENGTH):
         body = frames.read(int.from_bytes(length))
-        answers.write(RIGHT if _all_right(jobs_of(body)) else WRONG)
+        answers.write(RIGHT if all_right(jobs_of(body)) else WRONG)
         answers.flush()
 
 

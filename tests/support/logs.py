@@ -8,6 +8,7 @@ memory.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 
 from statelog.canonical import encode
 from statelog.checkpoint import cosign, parse_signed_checkpoint, sign_checkpoint
+from statelog.errors import SourceUnreadable
 from statelog.io.database import open_database
 from statelog.io.sequencer import Sequencer
 from statelog.io.store import Store, StoredCosignature
@@ -104,6 +106,44 @@ class MemorySource:
 
     def checkpoints(self) -> Iterator[tuple[int, bytes]]:
         return iter(self.notes)
+
+
+class ClusterEntries:
+    """Where a witness reads a cluster's log, in memory (`statelog.io.entries.EntrySource`).
+
+    At most `per_read` leaves at once; `away` raises, and reads wait while `held` is not set. `final` are the
+    sizes whose heads are cosigned and called final; `beside` the sources of other logs.
+    """
+
+    def __init__(self, cluster: Cluster, per_read: int = 4) -> None:
+        self.cluster = cluster
+        self.leaves: Sequence[bytes] | None = None  # others than the cluster's
+        self.per_read = per_read
+        self.away = False
+        self.held = threading.Event()
+        self.held.set()
+        self.final: list[int] = []
+        self.witnesses: Iterable[str] = WITNESSES
+        self.beside: dict[str, ClusterEntries] = {}
+        self.reads: list[tuple[int, int]] = []
+
+    def of(self, log: str) -> ClusterEntries:
+        return self.beside[log]
+
+    def read(self, start: int, end: int) -> list[bytes]:
+        assert self.held.wait(30)
+        if self.away:
+            raise SourceUnreadable("the source is away")
+        self.reads.append((start, end))
+        leaves = self.cluster.leaves() if self.leaves is None else self.leaves
+        return list(leaves[start : min(end, start + self.per_read)])
+
+    def heads(self, start: int) -> Iterator[tuple[int, bytes]]:
+        if self.away:
+            raise SourceUnreadable("the source is away")
+        for size in self.final:
+            if size >= start:
+                yield size, cosigned(head_note(replay_of(self.cluster, size)), self.witnesses)
 
 
 def source_of(cluster: Cluster, sizes: Sequence[int] | None = None) -> MemorySource:

@@ -25,7 +25,7 @@ from statelog.signing import key_id_of, record_id_of
 from tests.support.aio import run, until
 from tests.support.authority import Cluster, make_cluster, signer
 from tests.support.https import https_served
-from tests.support.logs import WitnessHost, leases, new_store
+from tests.support.logs import ClusterEntries, WitnessHost, leases, new_store
 
 
 class Witnesses:
@@ -96,12 +96,13 @@ def test_a_witness_with_an_address_is_asked_over_https(tmp_path: Path) -> None:
     memory = open_database(f"sqlite:///{tmp_path / 'witness.db'}", create=True)
     cluster = make_cluster(now=int(time.time()) - 1)
 
-    class Source:
-        async def leaves(self, start: int, end: int) -> list[bytes]:
-            return cluster.leaves()[start:end]
-
     served = ServedWitness(
-        cluster.anchor, "witness-1.example", signer("witness-1"), Store(memory), Source(), time.time
+        cluster.anchor,
+        "witness-1.example",
+        signer("witness-1"),
+        Store(memory),
+        ClusterEntries(cluster),
+        time.time,
     )
 
     async def main(remote: HttpsWitnesses) -> None:
