@@ -287,22 +287,21 @@ def test_a_client_that_breaks_a_streams_rules_loses_that_stream_alone(what: str,
     assert [session.closed for session in chain.net.flows] == [False] * 4
 
 
-def test_an_open_that_grows_on_the_way_is_refused_at_the_relay() -> None:
-    """Short floats come out long when a map is written again; the next hop would end a session of many."""
+def test_an_open_does_not_grow_on_the_way() -> None:
+    """Short floats come out long when a map is written anew; the next hop would end a session of many."""
     chain = Chain()
     raw = wire.encode_map(asked(), 2)[wire.HEADER_BYTES :]
     fields = msgspec.msgpack.decode(raw)
     room = limits.MAP_BODY_BYTES - len(raw) - 20
     floats = b"\xdc" + (room // 5).to_bytes(2, "big") + b"\xca\x3f\x80\x00\x00" * (room // 5)
-    grown = bytes([0x80 | len(fields) + 1]) + raw[1:] + b"\xa5later" + floats
-    assert len(grown) <= limits.MAP_BODY_BYTES
-    assert len(wire.with_position(grown, 2)) > limits.MAP_BODY_BYTES
-    # The twin comes to the far end, which finds that it is signed by nobody it knows.
-    for body, code in ((grown, "next_hop_unreachable"), (raw, "seal_initiator")):
+    large = bytes([0x80 | len(fields) + 1]) + raw[1:] + b"\xa5later" + floats
+    assert limits.MAP_BODY_BYTES - 30 < len(large) <= limits.MAP_BODY_BYTES
+    for body in (large, raw):  # both come to the far end, which finds that nobody it knows has signed
+        assert len(wire.with_position(body, 2)) == len(body)
         stream_id = chain.links[0][0].open_stream(chain.net.now, body)
         chain.net.run()
         resets = [one for one in chain.host(1).events if isinstance(one, StreamReset)]
-        assert [one.reason for one in resets if one.stream_id == stream_id] == [code]
+        assert [one.reason for one in resets if one.stream_id == stream_id] == ["seal_initiator"]
     assert [session.closed for session in chain.net.flows] == [False] * 4
 
 
