@@ -248,7 +248,7 @@ RECORD = bytes(65_552)
     ("what", "reason"),
     [
         ("a record", ""),
-        ("after the end", "stream_state"),
+        ("after the end", "record_after_end"),
         ("twice accepted", "stream_state"),
         ("beyond the credit", "credit_exceeded"),
     ],
