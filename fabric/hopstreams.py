@@ -342,6 +342,8 @@ class HopStreams:
             reason = "record_after_end" if stream.remote_closed else "stream_state"
             self._break(now, stream, reason, "DATA before ACCEPTED or after CLOSE")
         elif not stream.receive(carried):
+            if stream.relayed:
+                self._return(now, carried)  # what it held before has gone back already
             self._break(now, stream, "credit_exceeded", f"{stream.limit} bytes were allowed")
         else:
             if stream.relayed:
