@@ -35,7 +35,7 @@ from fabric.handshake import Side
 from fabric.lanes import CONTROL_LANE, DATAGRAM_SHARD, LaneKey, lane_for
 from fabric.outbox import Outbox, encode_reset
 from fabric.scheduler import Item, Pulled, Scheduler, StreamQueue
-from fabric.streamids import PeerIds
+from fabric.streamids import OwnIds, PeerIds
 from fabric.wire import Frame, FrameType, OpenStream, SessionReady, StreamAccepted
 from fabric.writers import Writers
 
@@ -97,7 +97,7 @@ class HopStreams:
         self._events: list[SessionEvent] = []
         self._streams: dict[int, HopStream] = {}
         self._ours = 0
-        self._next_id = 2 if side is Side.DIALER else 1
+        self._own_ids = OwnIds(2 if side is Side.DIALER else 1)
         self._peer_opens = TokenBucket(limits.SESSION_OPENS_PER_S, limits.SESSION_OPENS_BURST, now)
         self._peer_ids = PeerIds(1 if side is Side.DIALER else 2)
         self._leaving: set[int] = set()
@@ -169,23 +169,23 @@ class HopStreams:
         raw = b"" if isinstance(body, OpenStream) else body
         if not isinstance(body, OpenStream):
             body = _open_of(Frame(FrameType.OPEN_STREAM, wire.FLAG_CRITICAL, 1, body))
-        self.check_room(body.stream_mode)
-        stream_id = self._next_id
+        self.check_room(now, body.stream_mode)
+        stream_id = self._own_ids.next
         head = (
             wire.encode_frame(FrameType.OPEN_STREAM, stream_id, raw, wire.FLAG_CRITICAL)
             if raw
             else wire.encode_map(body, stream_id)
         )
         self._check_first_flight(len(head))
-        self._next_id += 2
         self._ours += 1
         if lane is None:
             lane = lane_for(body.traffic_class, body.uid, self.config.shards.get(body.traffic_class, 1))
+        self._own_ids.open(lane)
         stream = self._add(now, stream_id, lane, body.stream_mode, ours=True)
         self.scheduler.push(stream.queue, Item(head))
         return stream_id
 
-    def check_room(self, mode: Mode) -> None:
+    def check_room(self, now: float, mode: Mode) -> None:
         """Raise what `open_stream` would (but `not_ready`), were it asked now for a stream of this mode."""
         self._check_open()
         if mode is Mode.DATAGRAM and not self.config.datagrams:
@@ -195,6 +195,8 @@ class HopStreams:
         alive = self._ours + len(self._leaving)
         if self._peer_limits is not None and alive >= self._peer_limits.max_streams:
             raise StreamError("too_many_streams", f"the peer takes {self._peer_limits.max_streams} at once")
+        if not self._own_ids.may_open(now):
+            raise StreamError("too_many_streams", "the peer may lack an OPEN from thousands of streams ago")
 
     def accept_stream(self, now: float, stream_id: int, body: StreamAccepted | bytes) -> None:
         """Answer a `StreamOpened`; a relay gives the raw body. Data may follow."""
@@ -354,7 +356,7 @@ class HopStreams:
             self._break(now, stream, reason, "DATA before ACCEPTED or after CLOSE")
         elif not stream.receive(carried):
             if stream.relayed:
-                self._return(now, carried)
+                self._return(now, carried)  # what it held before has gone back already
             self._break(now, stream, "credit_exceeded", f"{stream.limit} bytes were allowed")
         else:
             if stream.relayed:
@@ -391,6 +393,7 @@ class HopStreams:
     def _accepted(self, now: float, lane: LaneKey, frame: Frame) -> None:
         body = wire.decode_frame(frame)
         stream = self._streams.get(frame.stream_id)
+        self._own_ids.heard(frame.stream_id)
         if stream is None:
             self._late(frame.stream_id)  # our RESET follows the OPEN
             return
@@ -422,6 +425,7 @@ class HopStreams:
         body = wire.decode_frame(frame)
         stream_id = frame.stream_id
         stream = self._streams.get(stream_id)
+        self._own_ids.heard(stream_id)
         if stream is None:
             self._late(stream_id)
             return
@@ -469,6 +473,7 @@ class HopStreams:
         sent: dict[int, int] = {}
         for queue, item in pulled:
             stream = self._streams.get(queue.stream_id)
+            self._own_ids.left(now, queue.stream_id)
             if stream is None:
                 if item.last:
                     self._leaving.discard(queue.stream_id)
@@ -608,7 +613,7 @@ class HopStreams:
         if self._peer_ids.mine(stream_id):
             unopened = stream_id > self._peer_ids.highest
         else:
-            unopened = stream_id >= self._next_id
+            unopened = stream_id >= self._own_ids.next
         if unopened:
             raise WireError("bad_stream_id", f"stream {stream_id} was never opened")
         self.counters["late_frames"] += 1

@@ -47,6 +47,7 @@ CERTIFICATE_BYTES = _SIGNATURE_START + SIGNATURE_BYTES
 
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_HOST_NAME = 253
 
 
@@ -137,6 +138,20 @@ def public_key_of_certificate(der: bytes) -> bytes:
     return public
 
 
+def check_expected(pin: str | None, node_id: str | None) -> None:
+    """What a dialer checks before its first packet: that there is a listener which could be the right one.
+
+    Raises `identity_pin` without a pin and a node id, or for a pin that is no SHA-256 in lower-case hex, and
+    `identity_node` for such a node id.
+    """
+    if pin is None and node_id is None:
+        raise IdentityError("identity_pin", "a dialer must know the pin or the node id of its peer")
+    if pin is not None and not _SHA256.fullmatch(pin):
+        raise IdentityError("identity_pin", f"not the SHA-256 of a certificate: {pin[:100]!r}")
+    if node_id is not None and not _SHA256.fullmatch(node_id):
+        raise IdentityError("identity_node", f"not a node id: {node_id[:100]!r}")
+
+
 def check_listener(der: bytes | None, *, pin: str | None, node_id: str | None) -> tuple[bytes, str]:
     """What a dialer checks of the certificate the listener proved possession of, before it sends anything.
 
@@ -144,8 +159,7 @@ def check_listener(der: bytes | None, *, pin: str | None, node_id: str | None) -
     Returns (public, node id). Codes: `identity_missing`, `identity_pin`, `identity_certificate`,
     `identity_node`.
     """
-    if pin is None and node_id is None:
-        raise IdentityError("identity_pin", "a dialer must know the pin or the node id of its peer")
+    check_expected(pin, node_id)
     if der is None:
         raise IdentityError("identity_missing", "the listener presented no certificate")
     found = certificate_sha256(der)

@@ -534,6 +534,10 @@ STREAM_WINDOW_BYTES_MAX = 8 << 20
 WINDOW_GROWTH_S = 0.4
 """A window consumed in less than this was too small: twice the bandwidth-delay product at 200 ms."""
 
+SESSION_OPEN_ARRIVES_S = 60.0
+"""An OPEN that left so long ago has arrived, or the session is over: both ends give up after 30 s of silence.
+One that was taken back may never be answered."""
+
 STREAM_QUEUE_BYTES = 256 << 10
 """Frames of one stream queued in the session before it stops being writable: a few records."""
 

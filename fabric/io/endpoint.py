@@ -19,7 +19,7 @@ from typing import Final, Self
 from fabric import limits, sessionpolicy
 from fabric.errors import FabricError, SessionError
 from fabric.events import SessionConfig, SessionEvent
-from fabric.identity import NodeIdentity, format_quic_address, parse_quic_address
+from fabric.identity import NodeIdentity, check_expected, format_quic_address, parse_quic_address
 from fabric.inbox import Inbox, worth
 from fabric.io.connection import Connection
 from fabric.io.demux import ConnectionTable
@@ -200,6 +200,7 @@ class Endpoint:
     ) -> Connection:
         """Like `dial`, but return before the peer answered; a stream opened now rides in its first flight."""
         host, port = parse_quic_address(address)
+        check_expected(pin, node_id)
         self._require_open()
         via, addr = await self._ports.resolve(host, port)
         self._require_open()  # it may have been closed while the name was resolved

@@ -462,8 +462,8 @@ class Stream:
         Returns when the other end has agreed. Raises `FabricError`, and the stream waits for another way; if
         `connection` has no room for it, it stays as and where it is.
         """
-        connection.session.check_room(self.mode)
         now = self._host.now()
+        connection.session.check_room(now, self.mode)
         opening = self._machine.resume(now, route)
         self.move(connection, connection.session.open_stream(now, opening.open))
         self._rearm()

@@ -79,7 +79,10 @@ class UdpSocket:
         `batching`: "offload" asks for GRO/GSO and fails without, "plain" never uses them.
         """
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(self.family, socket.SOCK_DGRAM)
+        try:
+            self._socket = socket.socket(self.family, socket.SOCK_DGRAM)
+        except OSError as error:  # no descriptors are left, or the family is missing
+            raise SocketError("bind_failed", f"no UDP socket for {host}: {error.strerror}") from error
         try:
             self._socket.setblocking(False)
             if self.family == socket.AF_INET6:
@@ -290,13 +293,15 @@ class UdpSocket:
 
 
 def source_towards(family: socket.AddressFamily, address: Address) -> str | None:
-    """The address that the system's routes choose for datagrams to `address`; None without a route."""
-    with socket.socket(family, socket.SOCK_DGRAM) as asking:
-        try:
+    """The address that the system's routes choose for datagrams to `address`; None without a route, or
+    without a descriptor to ask by.
+    """
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
             asking.connect(address)  # chooses a route and sends nothing
-        except OSError:
-            return None
-        return str(asking.getsockname()[0])
+            return str(asking.getsockname()[0])
+    except OSError:
+        return None
 
 
 def _same_address(datagrams: list[tuple[bytes, Address]], start: int) -> tuple[list[bytes], Address]:

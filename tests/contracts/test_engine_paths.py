@@ -141,6 +141,18 @@ def test_a_peer_that_moves_again_and_again_is_followed_or_told_to_dial_again(
         assert (side.terminated.reason, side.terminated.by_application) == ("carrier_lost", True)
 
 
+def test_moving_more_often_than_there_are_ids_is_no_error(engines: tuple[str, str]) -> None:
+    pair = Pair(*engines)
+    pair.handshake()
+    pair.advance(0.2)
+    for _ in range(20):
+        pair.dialer.carrier.moved()
+    lane = pair.dialer.carrier.open_lane()
+    pair.dialer.carrier.send(lane, b"still here")
+    pair.run(lambda: lane in pair.listener.received)
+    assert pair.listener.received[lane] == b"still here"
+
+
 def test_nobody_else_can_make_it_seem_that_the_peer_moved(engines: tuple[str, str]) -> None:
     """Garbage, and what was sent before, from any number of addresses: the session goes on where it is."""
     pair = Pair(*engines)

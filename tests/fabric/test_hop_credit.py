@@ -34,6 +34,21 @@ def test_a_stream_that_sends_beyond_its_credit_is_reset_alone() -> None:
     assert not listener.closed
 
 
+@pytest.mark.parametrize("relayed", [False, True])
+def test_streams_that_overrun_their_credit_never_use_up_the_sessions(relayed: bool) -> None:
+    net, listener, raw, stream_id = opened(SMALL)
+    for stream_id in range(2, 12, 2):
+        if stream_id > 2:
+            raw.send(wire.encode_map(DIRECT_OPEN, stream_id), LANE)
+            listener.accept_stream(net.now, stream_id, ACCEPTED)
+        if relayed:
+            listener.adopt(stream_id, tenant="org")
+        events = raw.send(data(stream_id, bytes(60_000)) * 6, LANE)
+        assert [type(event) for event in events] == [StreamRecord] * 4 + [StreamReset]
+        assert listener._window.held == 0
+    assert not listener.closed
+
+
 def test_consumed_bytes_come_back_as_credit() -> None:
     net, listener, raw, stream_id = opened(SMALL)
     record = data(stream_id, bytes(60_000))

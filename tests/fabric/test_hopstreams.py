@@ -1,5 +1,6 @@
 """Streams of one hop: their ids, states and credit, and what happens to a peer that breaks the rules."""
 
+# Long on purpose: the states of a hop stream with every frame that may and may not come in them.
 from __future__ import annotations
 
 import msgspec
@@ -207,6 +208,44 @@ def test_a_flood_of_pings_about_one_stream_is_cut_and_leaves_the_others_theirs()
     assert len(events) == limits.STREAM_PROBES_PER_S
 
 
+def test_a_lane_that_stands_still_stops_the_opener_and_not_the_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "SESSION_STREAM_ID_GAPS", 50)
+    net, dialer, listener = ready_pair()
+    net.room = lambda _session, lane: 0 if lane.traffic_class is TrafficClass.BULK else PLENTY
+    stuck = net.host(1).open(dialer, traffic_class=TrafficClass.BULK)
+    for _ in range(50):
+        passing = net.host(1).open(dialer, traffic_class=TrafficClass.INTERACTIVE)
+        net.run()
+        dialer.reset_stream(net.now, passing.stream_id, "cancelled")
+    with pytest.raises(StreamError, match="too_many_streams"):
+        net.host(1).open(dialer, traffic_class=TrafficClass.INTERACTIVE)
+    net.room = lambda _session, _lane: PLENTY
+    net.run()
+    assert stuck.kinds() == ["Opened"]
+    net.host(1).open(dialer, traffic_class=TrafficClass.INTERACTIVE)
+    net.run()
+    assert not listener.closed
+    assert listener.counters == {}
+    assert dialer._own_ids._opening == {}
+
+
+def test_opens_that_were_taken_back_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SESSION_STREAM_ID_GAPS", 5)
+    net, dialer, _ = ready_pair()
+    given_up = net.host(1).open(dialer, traffic_class=TrafficClass.BULK)
+    dialer.reset_stream(net.now, given_up.stream_id, "cancelled")
+    net.run()
+    for _ in range(5):
+        net.host(1).open(dialer)
+        net.run()
+    with pytest.raises(StreamError, match="too_many_streams"):
+        net.host(1).open(dialer)
+    net.now += limits.SESSION_OPEN_ARRIVES_S
+    net.host(1).open(dialer)
+
+
 # -- rules of ids and lanes ------------------------------------------------------------------------------
 
 
@@ -315,10 +354,10 @@ def test_a_raw_open_is_sent_as_it_is() -> None:
 def test_open_streams_are_bounded_by_the_receiver() -> None:
     net, dialer, listener = ready_pair(listener_config=SessionConfig(max_streams=2))
     dialer.open_stream(net.now, DIRECT_OPEN)
-    dialer.check_room(Mode.STREAM)
+    dialer.check_room(0.0, Mode.STREAM)
     second = dialer.open_stream(net.now, DIRECT_OPEN)
     with pytest.raises(StreamError, match="too_many_streams"):
-        dialer.check_room(Mode.STREAM)
+        dialer.check_room(0.0, Mode.STREAM)
     with pytest.raises(StreamError, match="too_many_streams"):
         dialer.open_stream(net.now, DIRECT_OPEN)
     dialer.reset_stream(net.now, second, "cancelled")

@@ -1,4 +1,4 @@
-"""Ids a peer opens: one parity, each once, in almost any order."""
+"""Ids that either end opens: one parity, each once, in almost any order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric import limits
+from fabric.classes import TrafficClass
 from fabric.errors import SessionError, WireError
-from fabric.streamids import PeerIds
+from fabric.lanes import LaneKey
+from fabric.streamids import OwnIds, PeerIds
 
 
 @given(st.permutations([2 * n for n in range(1, 40)]))
@@ -49,3 +51,52 @@ def test_ids_do_not_run_ahead_without_bound() -> None:
     assert ids.used(far)
     with pytest.raises(WireError, match="bad_stream_id"):
         ids.open(far + 2)
+
+
+# -- what an opener may open -------------------------------------------------------------------------------
+
+
+BULK, URGENT = LaneKey(TrafficClass.BULK, 0), LaneKey(TrafficClass.INTERACTIVE, 0)
+GAPS = limits.SESSION_STREAM_ID_GAPS
+
+
+def test_an_opener_stops_before_an_id_that_the_peer_would_refuse() -> None:
+    ids, peer = OwnIds(2), PeerIds(2)
+    late = ids.open(BULK)
+    for _ in range(GAPS):
+        assert ids.may_open(0.0)
+        stream_id = ids.open(URGENT)
+        peer.open(stream_id)
+        ids.heard(stream_id)
+    assert not ids.may_open(0.0)
+    with pytest.raises(WireError, match="bad_stream_id"):
+        peer.open(ids.next)
+    ids.heard(late)
+    assert ids.may_open(0.0)
+    peer.open(late)
+    peer.open(ids.open(URGENT))
+
+
+def test_an_answer_speaks_for_all_before_it_on_its_lane() -> None:
+    ids = OwnIds(1)
+    for _ in range(3):
+        ids.open(BULK)
+    later = ids.open(BULK)
+    for _ in range(GAPS + 1):
+        ids.heard(ids.open(URGENT))
+    assert not ids.may_open(0.0)
+    ids.heard(later)
+    assert ids.may_open(0.0)
+    assert not ids._opening
+
+
+def test_an_open_that_left_long_ago_has_arrived() -> None:
+    ids = OwnIds(2)
+    late = ids.open(BULK)
+    for _ in range(GAPS + 1):
+        ids.heard(ids.open(URGENT))
+    assert not ids.may_open(1e9), "it has not left"
+    ids.left(100.0, late)
+    ids.left(500.0, late)
+    assert not ids.may_open(99.9 + limits.SESSION_OPEN_ARRIVES_S)
+    assert ids.may_open(100.0 + limits.SESSION_OPEN_ARRIVES_S)

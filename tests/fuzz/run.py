@@ -13,7 +13,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["statelog"]):
+with atheris.instrument_imports(include=["statelog", "fabric"]):
     from tests.fuzz.corpus import FOLDER
     from tests.fuzz.targets import TARGETS, run
 

@@ -228,7 +228,7 @@ class Host:
         before = len(stream.events)
         stream.events += perform(self.net.now, stream.session, stream.stream_id, outcome)
         if any(isinstance(e, Opened) for e in stream.events[before:]) and stream.stream_id % 2 != (
-            stream.session._next_id % 2
+            stream.session._own_ids.next % 2
         ):
             self.accepted.append(stream)
 

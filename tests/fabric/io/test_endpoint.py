@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -91,6 +92,30 @@ def test_a_pin_or_a_node_id_is_enough_and_one_is_needed() -> None:
             with pytest.raises(FabricError) as refused:
                 await a.dial(url(b))
             assert refused.value.code == "identity_pin"
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "code"),
+    [
+        ("pin", lambda text: text.upper(), "identity_pin"),
+        ("pin", lambda text: text[:-1], "identity_pin"),
+        ("pin", lambda text: "", "identity_pin"),
+        ("node_id", lambda text: text + "0", "identity_node"),
+    ],
+)
+def test_a_malformed_pin_or_node_id_is_refused_before_any_packet(
+    field: str, change: Callable[[str], str], code: str
+) -> None:
+    async def main() -> None:
+        async with await bind(1) as a, await bind(2) as b:
+            right = {"pin": b.identity.certificate_sha256, "node_id": b.identity.node_id}
+            with pytest.raises(FabricError) as refused:
+                await a.start_dial(url(b), **(right | {field: change(right[field])}))
+            assert refused.value.code == code
+            assert a._table.connections() == []
+            await (await a.dial(url(b), **right)).aclose()
 
     run(main)
 

@@ -14,7 +14,7 @@ import pytest
 from fabric import limits
 from fabric.io import udp
 from fabric.io.engines import Address
-from fabric.io.udp import Batching, SocketError, UdpSocket
+from fabric.io.udp import Batching, SocketError, UdpSocket, source_towards
 
 BATCHINGS: list[Batching] = ["offload", "plain"]
 
@@ -228,3 +228,16 @@ def test_a_taken_port_is_told(make: Callable[..., UdpSocket]) -> None:
         make(port=first.local_address[1])
     assert refused.value.code == "bind_failed"
     assert str(first.local_address[1]) in refused.value.sentence
+
+
+def test_without_descriptors_there_is_a_code_and_no_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert source_towards(socket.AF_INET, ("127.0.0.1", 9)) == "127.0.0.1"
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", none_left)
+    with pytest.raises(SocketError, match="Too many open files") as refused:
+        UdpSocket("127.0.0.1", 0)
+    assert refused.value.code == "bind_failed"
+    assert source_towards(socket.AF_INET, ("127.0.0.1", 9)) is None
