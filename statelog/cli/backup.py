@@ -24,7 +24,8 @@ from statelog.cli.opened import opened
 from statelog.errors import UsageError
 from statelog.io.backup import backup as write_backup
 from statelog.io.backup import restore as read_backup
-from statelog.io.sources import open_source
+from statelog.io.sources import StoreSource
+from statelog.state import AUTHORITY_LOG
 
 
 def backup(
@@ -43,8 +44,8 @@ def backup(
     """
     with opened(store, root) as log_:
 
-        def judge(url: str) -> None:
-            show_audit(str(file), _audit(url, log_.anchor), output)
+        def judge(copy: StoreSource) -> None:
+            show_audit(str(file), _audit(copy, log_.anchor), output)
 
         with progress("copying", log_.head.size) as advance:
             write_backup(log_.store.engine, file, judge, advance)
@@ -67,19 +68,20 @@ def restore(
     url, anchor = store_url(store), anchor_of(root)
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
-    audited = _audit(f"sqlite:///{file}", anchor)
-    show_audit(str(file), audited, output)
-    with progress("restoring", audited.reports[0].size) as advance:
-        read_backup(file, url, advance)
+
+    def judge(copy: StoreSource) -> None:
+        show_audit(str(file), _audit(copy, anchor), output)
+
+    with progress("restoring", None) as advance:
+        read_backup(file, url, judge, advance)
     if output is Form.TABLE:
         say(f"restored   {url}")
     note("the memory of a witness is no part of a backup: give this host a new witness key")
 
 
-def _audit(url: str, anchor: str) -> Audited:
+def _audit(copy: StoreSource, anchor: str) -> Audited:
     audited = Audited()
-    with open_source(url) as source:
-        logs = {name: source.of(name) for name in source.logs()}
-        heads = [one.head() for one in logs.values()]
-        run_audit(dict(logs), sum(head.size for head in heads if head is not None), anchor, audited, 0)
+    logs = {name: copy.of(name) for name in (AUTHORITY_LOG, *copy.logs_with_rows())}
+    heads = [one.head() for one in logs.values()]
+    run_audit(dict(logs), sum(head.size for head in heads if head is not None), anchor, audited, 0)
     return audited

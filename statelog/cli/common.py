@@ -155,8 +155,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None] | None]:
-    """A bar on a terminal that is moved by calling with how much is done; None elsewhere."""
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None] | None]:
+    """A bar on a terminal that is moved by calling with how much is done; None elsewhere. Without a total it
+    only shows that something is.
+    """
     if not sys.stderr.isatty():
         yield None
         return

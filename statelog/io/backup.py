@@ -1,6 +1,6 @@
 """A store's logs and queues in one file, and back into a store.
 
-A backup is a SQLite store, made in one read transaction and audited like any other before it gets its name.
+A backup is a SQLite store, made in one read transaction and audited before it gets its name.
 It leaves out what can be folded anew (the projections) and what must not come back: a witness that signs from
 an older memory than its last cosignature may sign a fork (docs/statelog-cli.md, "Backups").
 """
@@ -14,10 +14,17 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from statelog.errors import SourceUnreadable, UsageError
+from statelog.errors import SourceUnreadable, UsageError, refuse
 from statelog.io import tables
-from statelog.io.database import database_path, open_database, read_transaction, write_transaction
+from statelog.io.database import (
+    database_path,
+    integrity,
+    open_database,
+    read_transaction,
+    write_transaction,
+)
 from statelog.io.files import BESIDE_A_DATABASE, replacing
+from statelog.io.sources import StoreSource
 from statelog.io.store import Store
 from statelog.limits import STORE_BATCH_ENTRIES
 
@@ -35,36 +42,40 @@ KEPT: Final = (
     tables.ahead_record,
 )
 
-Judge = Callable[[str], None]  # audits the store at a URL; raises what it will when that is not sound
+Judge = Callable[[StoreSource], None]  # audits what was copied; raises what it will when that is not sound
 
 
 def backup(
     source: sa.Engine, path: Path, judge: Judge, progress: Callable[[int], None] | None = None
 ) -> None:
-    """Write the store to `path`, in place of an older backup, unless `judge(url of the copy)` raises.
+    """Write the store to `path`, in place of an older backup, unless `judge` raises.
 
     `progress(entries)` is called after each batch of entries. Raises UsageError and SourceUnreadable.
     """
-    with _new_file(path) as url:
-        with read_transaction(source) as connection:
-            _fill(connection, url, progress)
-        judge(url)
+    with read_transaction(source) as connection, _new_file(path) as url:
+        _fill(connection, url, judge, progress)
 
 
-def restore(path: Path, url: str, progress: Callable[[int], None] | None = None) -> None:
-    """Put a backup, audited before, into the store at `url`: a new file, or a database without a log.
+def restore(path: Path, url: str, judge: Judge, progress: Callable[[int], None] | None = None) -> None:
+    """Put a backup into the store at `url`, a new file or a database without a log, unless `judge` raises.
 
-    Raises UsageError when there is a log already, SourceUnreadable.
+    What it judges is the copy, before it is committed: whoever writes to the backup by then changes nothing.
+    Raises UsageError when there is a log already, SourceUnreadable, Refused SL-STORED for a damaged file.
     """
     source = open_database(f"sqlite:///{path}")
     try:
         with read_transaction(source) as connection:
+            damage = integrity(connection)  # a damaged index may hide rows from whoever copies them
+            if damage:
+                raise refuse(
+                    "SL-STORED", "the database file is damaged", path=str(path), found=damage[0][:300]
+                )
             target = database_path(url)
             if target is not None and not target.exists():
                 with _new_file(target) as fresh:
-                    _fill(connection, fresh, progress)
+                    _fill(connection, fresh, judge, progress)
             else:
-                _fill(connection, url, progress)
+                _fill(connection, url, judge, progress)
     finally:
         source.dispose()
 
@@ -90,15 +101,16 @@ def _require_alone(target: Path) -> None:
             raise UsageError(f"{other} is of another store: close that, or move the file away")
 
 
-def _fill(source: sa.Connection, url: str, progress: Callable[[int], None] | None) -> None:
-    """All kept rows into the store at `url`, in one transaction."""
+def _fill(source: sa.Connection, url: str, judge: Judge, progress: Callable[[int], None] | None) -> None:
+    """All kept rows into the store at `url`, judged there, in one transaction."""
     engine = open_database(url, create=True)
     try:
         with write_transaction(engine) as target:
-            if Store(engine).logs(target):
+            if Store(engine).logs_with_rows(target):
                 raise UsageError(f"{url} holds a log already; restore into a new store")
             for table in KEPT:
                 _copy(table, source, target, progress if table is tables.log_entry else None)
+            judge(StoreSource(Store(engine), target))
     finally:
         engine.dispose()
 

@@ -102,7 +102,8 @@ class Store(WorkingTables):
         """The names of all logs of which the database holds anything, whether or not there is a head."""
         with self.reading(connection) as used:
             found = set(self.logs(used))
-            for column in (tables.log_entry.c.log, tables.checkpoint.c.log):
+            for table in (tables.log_entry, tables.log_node, tables.checkpoint, tables.cosignature):
+                column = table.c.log
                 name: str | None = ""  # one look at the index for each log, however many entries it has
                 while name is not None:
                     name = used.execute(sa.select(sa.func.min(column)).where(column > name)).scalar()

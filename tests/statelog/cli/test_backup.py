@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from statelog.io import tables
-from statelog.io.backup import KEPT
+from statelog.io.backup import KEPT, restore
 from statelog.io.database import open_database, read_transaction, write_transaction
+from statelog.io.sources import StoreSource
 from statelog.io.store import Store
 from statelog.signing import record_id_of
 from statelog.witness import WitnessState
@@ -126,6 +127,64 @@ def test_a_store_that_does_more_than_hold_rows_is_not_read(
     ):
         assert (said.code, "SL-STORED at outbox" in said.err) == (1, True)
     assert not restored.exists()
+
+
+def test_what_is_restored_is_what_was_audited(farm: Farm, run: Run, saved: Path, tmp_path: Path) -> None:
+    """Whoever writes to the backup meanwhile changes nothing: the copy is judged, then committed."""
+    restored, judged = tmp_path / "restored.db", list[int]()
+
+    def judge(copy: StoreSource) -> None:
+        with sqlite3.connect(saved) as connection:
+            connection.execute("DELETE FROM log_entry WHERE log_index > 2")
+            connection.execute("UPDATE outbox SET state = 'final'")
+        connection.close()
+        judged.append(sum(1 for _ in copy.entries()))
+        assert not restored.exists()
+
+    before = rows(farm.store.engine)
+    restore(saved, f"sqlite:///{restored}", judge)
+    assert judged == [farm.cluster.log.size]
+    engine = open_database(f"sqlite:///{restored}")
+    assert rows(engine) == before
+    engine.dispose()
+
+
+@pytest.mark.parametrize("into", ["a new file", "an empty store"])
+def test_nothing_stays_of_what_was_found_unsound(
+    farm: Farm, run: Run, saved: Path, tmp_path: Path, into: str
+) -> None:
+    """Rows of a log without a head are copied, so they are audited too."""
+    with sqlite3.connect(saved) as connection:
+        connection.execute("INSERT INTO log_node VALUES ('routes-eu-9', 1, 0, zeroblob(32))")
+    connection.close()
+    restored = tmp_path / "restored.db"
+    if into == "an empty store":
+        open_database(f"sqlite:///{restored}", create=True).dispose()
+    said = run("restore", saved, "--store", restored, "--root", farm.anchor, "-o", "json")
+    assert said.code == 1
+    assert {(one["log"], one["code"]) for one in said.json["findings"]} >= {("routes-eu-9", "SL-STORED")}
+    assert restored.exists() == (into == "an empty store")
+    if restored.exists():
+        engine = open_database(f"sqlite:///{restored}")
+        assert Store(engine).logs_with_rows() == []
+        engine.dispose()
+
+
+def test_a_damaged_file_is_not_copied(farm: Farm, run: Run, saved: Path, tmp_path: Path) -> None:
+    """The index of the outbox misses its row, which no audit of the copy could know of."""
+    with sqlite3.connect(saved) as connection:
+        connection.execute("CREATE TABLE emptied (state TEXT, received_at BIGINT)")
+        connection.execute("CREATE INDEX hollow ON emptied (state, received_at)")
+        connection.execute("PRAGMA writable_schema=ON")
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'hollow'").fetchone()[0]
+        connection.execute(
+            "UPDATE sqlite_master SET rootpage = ? WHERE name = 'ix_outbox_state_received_at'", (page,)
+        )
+        connection.execute("DELETE FROM sqlite_master WHERE name IN ('hollow', 'emptied')")
+    connection.close()
+    said = run("restore", saved, "--store", tmp_path / "restored.db", "--root", farm.anchor)
+    assert (said.code, "SL-STORED" in said.err, "damaged" in said.err) == (1, True, True)
+    assert not (tmp_path / "restored.db").exists()
 
 
 # --- cut off ---
