@@ -34,12 +34,14 @@ from statelog.errors import Refused, SourceUnreadable, UsageError
 from statelog.finality import final_cosignatures
 from statelog.io.database import open_database
 from statelog.io.store import Head, Store, StoredCosignature
+from statelog.io.suffix import wait_again
 from statelog.limits import SAVED_FOLD_ENTRIES
 from statelog.records import KINDS_BY_NAME
 from statelog.replay import Entry, Replay
 from statelog.state import AUTHORITY_LOG, PARTITION_LOG_PREFIX
 
-TERM_SCHEMA = KINDS_BY_NAME["log.term"].schema
+TERM = "log.term"
+TERM_SCHEMA = KINDS_BY_NAME[TERM].schema
 
 _log = logging.getLogger(__name__)
 
@@ -303,6 +305,8 @@ class Replica(RecordsAhead):
             if self.store.outbox_row(entry.record_id, connection) is not None:
                 held.store.outbox_sequenced(entry.record_id, entry.index, connection)
                 settled.append(entry.record_id)
+        for entry in entries:
+            self._hand_over(entry, connection)
         dropped = self._judge_again(connection)
         for record_id, _ in dropped:
             told += self.live.refused(record_id)
@@ -312,6 +316,15 @@ class Replica(RecordsAhead):
         self.counters["entries"] += len(entries)
         gone = [one for one in map(logged, entries) if one is not None]
         return News(tuple(told), tuple(gone), tuple(settled), tuple(dropped), advanced=True)
+
+    def _hand_over(self, entry: Entry, connection: sa.Connection) -> None:
+        """A new term of a partition's log: what this node appended to it and nobody made final so far waits
+        for the writer of that term, who may never have seen it.
+        """
+        log = entry.record["log"] if entry.kind.name == TERM else AUTHORITY_LOG
+        if log != AUTHORITY_LOG and log in self.logs():
+            held = self.held(log)
+            wait_again(held.store, held.final.size, connection)
 
     def _reload(self) -> None:
         """Memory may be ahead of the store after a transaction that failed; what is stored is the truth."""

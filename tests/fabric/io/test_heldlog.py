@@ -149,6 +149,35 @@ def test_what_a_writer_appended_alone_gives_way_to_what_is_final(site: Partition
     assert again.log_index == 3
 
 
+def test_the_first_entries_of_a_log_give_way_likewise(site: PartitionSite) -> None:
+    """Nothing of the log was final: all that its first writer appended goes, and waits for the next one."""
+    alone = Sequencers(site.replica.engine, site.cluster.anchor, signer(WRITER))
+    lost = [encode(site.eu.lease(f"eu-1/{route}")) for route in ("lost", "both")]
+    placed = [alone.submit(data, int(site.now)) for data in lost]
+    assert [(one.log, one.log_index) for one in placed] == [(site.eu.log, 0), (site.eu.log, 1)]
+    store = site.replica.held(site.eu.log).store
+    assert store.outbox_pending(5) == []
+
+    site.cluster.append(site.eu.term("sequencer-us", start_size=0))
+    site.follow()
+    # At once: the next writer may never append anything else.
+    assert {row.record_id for row in store.outbox_pending(5)} == {one.record_id for one in placed}
+    assert [row.index for row in store.entries(0)] == [0, 1]
+    for route in ("a", "both"):
+        site.eu.append(site.eu.lease(f"eu-1/{route}"))
+    intake = site.replica.intake(site.eu.log)
+    assert site.replica.take(intake, Entries(0, site.eu.leaves))
+    head = Head(cosigned(site.eu.head("sequencer-us"), at=int(site.now)))
+    assert site.replica.take(intake, head)
+    assert site.final() == 2
+    assert [row.record_id for row in store.outbox_pending(5)] == [placed[0].record_id]
+    row = store.outbox_row(placed[1].record_id)
+    assert row is not None
+    assert (row.state, row.log, row.log_index) == ("final", site.eu.log, 1)
+    waiting = [data for _, data, _ in site.replica.outbox(5)]
+    assert waiting == [lost[0]]
+
+
 def test_what_a_writer_appended_and_others_made_final_stays(site: PartitionSite) -> None:
     site.eu.append(site.eu.lease("eu-1/a"))
     site.give()
