@@ -328,6 +328,19 @@ SUBMIT_RETRY_MAX_S = 60.0
 SUBMIT_PENDING = 4_096
 """Records waiting at one node to become final."""
 
+SUBMIT_PENDING_PER_LOG = 256
+"""Of these, records of one log that come out of the outbox: more than its sequencer takes of one peer at once
+(`SUBMIT_BURST`), and few enough that a log whose writer is gone leaves the others their part.
+"""
+
+OUTBOX_PAGE = 1_024
+"""Places of the outbox read at once: some 100 bytes each."""
+
+OUTBOX_HOMES_S = 60.0
+"""How long it is believed which log a waiting record belongs in, while that log has no room for it: a hint
+that spares reading thousands of records at each look.
+"""
+
 SUBMIT_PER_S = 20
 """Records one peer may submit a second: each costs the sequencer a verification and a commit."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fabric import gossip
+from fabric.io.outbox_reader import OutboxReader, ToForward
 from fabric.io.updates import NO_NEWS, Judgement, Logged, News, Update
 from projections.io.writer import Writer
 from projections.live import LiveView
@@ -95,6 +96,7 @@ class RecordsAhead(ABC):
     _clock: Callable[[], float]
     _publish: Callable[[Update], None]
     _ahead: dict[str, Held]
+    _outbox: OutboxReader
 
     @property
     @abstractmethod
@@ -240,12 +242,11 @@ class RecordsAhead(ABC):
         """Put an admitted record into the durable outbox, from which it is forwarded or sequenced."""
         self.store.outbox_put(record_id, data, int(self._clock()))
 
-    def outbox(self, limit: int, own: str = "") -> list[tuple[str, bytes, bool]]:
-        """(record id, data, whether it also acts ahead of the log) of what waits, oldest first; without what
-        node `own` may sequence.
+    def outbox(self, known: Mapping[str, str], own: str = "") -> list[ToForward]:
+        """What of the outbox is to be forwarded beside the `known` (record id -> log), a share for each log;
+        without what node `own` may sequence.
         """
-        rows = [row for row in self.store.outbox_pending(limit) if own not in self.writers_of(row.data)]
-        return [(row.record_id, row.data, row.record_id in self._ahead) for row in rows]
+        return self._outbox.read(known, lambda data: own in self.writers_of(data))
 
     def outbox_state(self, record_id: str) -> tuple[str, int | None, str | None]:
         """(state, log index, code) of a submitted record; state "" when it is not known here."""

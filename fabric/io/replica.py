@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from fabric.io.ahead import RecordsAhead, logged
 from fabric.io.heads import Asked, Compared, Heads
 from fabric.io.heldlog import HeldLog
+from fabric.io.outbox_reader import OutboxReader
 from fabric.io.updates import NO_NEWS, LogStatus, News, ReplicaError, Update
 from fabric.sync import Batch, Cosigned, Intake, Message
 from fabric.sync import Entries as EntriesMessage
@@ -86,6 +87,7 @@ class Replica(RecordsAhead):
         try:
             self.engine = open_database(self.url, create=True, anchor=self.anchor)
             self.store = Store(self.engine)
+            self._outbox = OutboxReader(self.store, self.home_of, self._clock)
             return self._load()
         except (Refused, SourceUnreadable, UsageError) as error:
             raise ReplicaError("bad_store", str(error)) from error
@@ -148,6 +150,14 @@ class Replica(RecordsAhead):
         """The replay that judges a record from outside: of its home log, where this node holds that."""
         home = admission.home_log(self.final.state, data)
         return self.held(home).judging() if home in self.logs() else self.final
+
+    def home_of(self, data: bytes) -> str:
+        """The log that a record belongs in, as far as the authority log is final here."""
+        return admission.home_log(self.final.state, data) if self.final.started else AUTHORITY_LOG
+
+    def homes_of(self, records: list[bytes]) -> list[str]:
+        """Likewise of several."""
+        return [self.home_of(data) for data in records]
 
     def writers_of(self, data: bytes) -> tuple[str, ...]:
         """The nodes that may sequence a record: those whom the term of its home log names, or those whom it

@@ -24,6 +24,7 @@ from statelog.io.desk import Desk
 from statelog.io.doorbell import ring
 from statelog.io.sequencer import Submitted, is_elsewhere
 from statelog.io.sequencers import Sequencers, Writing
+from statelog.io.working import Waiting
 from statelog.limits import MAX_BATCH_RECORDS
 from statelog.state import AUTHORITY_LOG
 
@@ -161,28 +162,26 @@ class Sequencing(Host):
 
     async def _drain(self) -> None:
         store = self.sequencers.authority.store
-        moved, left = False, set[str]()
-        while rows := [
-            row for row in store.outbox_pending(limits.SUBMIT_PENDING) if row.record_id not in left
-        ]:
-            rows = rows[:MAX_BATCH_RECORDS]
-            outcomes = await asyncio.gather(*(self._desk.submit(row.data) for row in rows))
+        moved, page = False, store.outbox_pending(MAX_BATCH_RECORDS)
+        while page:
+            outcomes = await asyncio.gather(*(self._desk.submit(row.data) for row in page))
             with store.writing() as connection:
-                for row, outcome in zip(rows, outcomes, strict=True):
+                for row, outcome in zip(page, outcomes, strict=True):
                     if not isinstance(outcome, Finding):
                         place = store.of(outcome.log)
                         place.outbox_sequenced(row.record_id, outcome.log_index, connection)
-                        moved = True
                     elif is_elsewhere(outcome):
-                        left.add(
-                            row.record_id
-                        )  # waits for whoever may write that log; `Forwarder` sees to it
+                        continue  # waits for whoever may write that log; `Forwarder` sees to it
                     else:
                         self.counters["outbox_refused"] += 1
                         _log.warning("the outbox held record %s, refused: %s", row.record_id[:12], outcome)
                         store.outbox_refused(row.record_id, outcome, connection)
-                        moved = True
-            self.counters["outbox_drained"] += len(rows) - len(left.intersection(r.record_id for r in rows))
+                    self.counters["outbox_drained"] += 1
+                    moved = True
+            # Past what waits for others, however much of it there is.
+            page = store.outbox_pending(
+                MAX_BATCH_RECORDS, after=Waiting(page[-1].received_at, page[-1].record_id)
+            )
         if moved:
             ring(self._url)
 

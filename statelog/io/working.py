@@ -7,7 +7,7 @@ memory that keeps a witness from cosigning two histories.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -34,6 +34,13 @@ class OutboxRow:
     sentence: str | None
     log: str | None
     log_index: int | None
+
+
+class Waiting(NamedTuple):
+    """The place of a record in the queue of the outbox."""
+
+    received_at: int
+    record_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +89,22 @@ class WorkingTables(EvidenceTables):
             row = used.execute(query.where(columns.record_id == record_id)).first()
         return None if row is None else OutboxRow(*row)
 
-    def outbox_pending(self, limit: int, connection: sa.Connection | None = None) -> list[OutboxRow]:
-        """Up to `limit` records that wait to be sequenced, oldest first."""
+    def outbox_pending(
+        self, limit: int, connection: sa.Connection | None = None, *, after: Waiting | None = None
+    ) -> list[OutboxRow]:
+        """Up to `limit` records that wait to be sequenced, oldest first, those behind the place `after`."""
         columns = tables.outbox.c
-        query = (
-            sa.select(*(columns[name] for name in OutboxRow.__dataclass_fields__))
-            .where(columns.state == "pending", columns.log_index.is_(None))
-            .order_by(columns.received_at, columns.record_id)
-            .limit(limit)
-        )
+        query = sa.select(*(columns[name] for name in OutboxRow.__dataclass_fields__))
         with self.reading(connection) as used:
-            return [OutboxRow(*row) for row in used.execute(query)]
+            return [OutboxRow(*row) for row in used.execute(_waiting(query, limit, after))]
+
+    def outbox_waiting(
+        self, limit: int, connection: sa.Connection | None = None, *, after: Waiting | None = None
+    ) -> list[Waiting]:
+        """The places of such records, without their bytes."""
+        query = sa.select(tables.outbox.c.received_at, tables.outbox.c.record_id)
+        with self.reading(connection) as used:
+            return [Waiting(*row) for row in used.execute(_waiting(query, limit, after))]
 
     def outbox_sequenced(
         self, record_id: str, log_index: int, connection: sa.Connection | None = None
@@ -187,3 +199,11 @@ class WorkingTables(EvidenceTables):
         with self.reading(connection) as used:
             rows = used.execute(query.order_by(columns.received_at, columns.record_id)).all()
         return [AheadRecord(*row) for row in rows]
+
+
+def _waiting(query: sa.Select[Any], limit: int, after: Waiting | None) -> sa.Select[Any]:
+    columns = tables.outbox.c
+    place = sa.tuple_(columns.received_at, columns.record_id)
+    beyond = () if after is None else (place > sa.tuple_(*after),)
+    query = query.where(columns.state == "pending", columns.log_index.is_(None), *beyond)
+    return query.order_by(columns.received_at, columns.record_id).limit(limit)

@@ -18,7 +18,7 @@ from statelog.io import store as stores
 from statelog.io import tables
 from statelog.io.database import open_database
 from statelog.io.store import Store, StoredCosignature
-from statelog.io.working import AheadRecord
+from statelog.io.working import AheadRecord, Waiting
 from statelog.merkle import (
     EMPTY_ROOT,
     inclusion_proof,
@@ -379,6 +379,12 @@ def test_the_oldest_come_first_and_are_bounded(filled: Store) -> None:
     for name, at in (("c", 3), ("a", 1), ("b", 2)):
         filled.outbox_put(name * 64, b"", at)
     assert [row.record_id[0] for row in filled.outbox_pending(2)] == ["a", "b"]
+    assert [row.record_id[0] for row in filled.outbox_pending(2, after=Waiting(2, "b" * 64))] == ["c"]
+    assert filled.outbox_waiting(2) == [Waiting(1, "a" * 64), Waiting(2, "b" * 64)]
+    filled.outbox_put("d" * 64, b"", 2)  # of the same second
+    assert [one.record_id[0] for one in filled.outbox_waiting(9, after=Waiting(2, "b" * 64))] == ["d", "c"]
+    filled.outbox_sequenced("c" * 64, 1)
+    assert [one.record_id[0] for one in filled.outbox_waiting(9)] == ["a", "b", "d"]
 
 
 # --- witness memory ---

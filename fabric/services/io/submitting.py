@@ -99,6 +99,8 @@ async def _result(channel: Channel[Message]) -> Result:
 class _Pending:
     data: bytes
     due: float
+    log: str  # empty until it is known
+    from_outbox: bool
     failures: int = 0
 
 
@@ -107,6 +109,9 @@ class Forwarder:
 
     `hand_in(data)` does it once; what it raises means that no sequencer could be reached. A record is done
     when this node's own log says so (`settled`): an answer of one host is not the log.
+
+    Each log has a lane of its own, one record under way at a time: where nobody can be reached, the others do
+    not wait.
     """
 
     def __init__(
@@ -125,17 +130,24 @@ class Forwarder:
         self._clock = clock
         self._rng = rng
         self._pending: dict[str, _Pending] = {}
+        self._others = 0  # of `_pending`, those that did not come out of the outbox, with its shares
+        self._busy: set[str] = set()  # the lanes that have something under way
         self._wake = asyncio.Event()
 
-    def add(self, record_id: str, data: bytes, *, delay_s: float = 0.0) -> None:
-        """Forward this record, after a pause when others will forward it too."""
-        if record_id not in self._pending and len(self._pending) < limits.SUBMIT_PENDING:
-            self._pending[record_id] = _Pending(data, self._clock() + delay_s)
-            self._wake.set()
+    def add(self, record_id: str, data: bytes, *, delay_s: float = 0.0, log: str = "") -> None:
+        """Forward this record, after a pause when others will forward it too. `log` is its home, when it
+        comes out of the outbox.
+        """
+        if record_id in self._pending or (not log and self._others >= limits.SUBMIT_PENDING):
+            return
+        self._pending[record_id] = _Pending(data, self._clock() + delay_s, log, from_outbox=bool(log))
+        self._others += not log
+        self._wake.set()
 
     def settled(self, record_id: str) -> None:
         """The log carries the record, or it acts here no more."""
-        self._pending.pop(record_id, None)
+        done = self._pending.pop(record_id, None)
+        self._others -= done is not None and not done.from_outbox
         self.refusals.pop(record_id, None)
 
     def hurry(self) -> None:
@@ -151,27 +163,67 @@ class Forwarder:
 
     async def look(self, own: str = "") -> None:
         """Take over what another process has put into the outbox, but not for logs that node `own` writes."""
-        waiting = await self._worker.run(self._replica.outbox, limits.SUBMIT_PENDING, own)
-        for record_id, data, _ in waiting:
-            self.add(record_id, data)
+        known = {i: pending.log if pending.from_outbox else "" for i, pending in self._pending.items()}
+        for record_id, data, log in await self._worker.run(self._replica.outbox, known, own):
+            self.add(record_id, data, log=log)
 
     async def run(self) -> None:
         """Forward until cancelled."""
-        while True:
-            self._wake.clear()
-            due = min((p.due for p in self._pending.values()), default=None)
-            with contextlib.suppress(TimeoutError):  # something is due
-                async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
-                    await self._wake.wait()
-                continue
-            now = self._clock()
-            for record_id in [i for i, p in self._pending.items() if p.due <= now]:
-                await self._forward(record_id)
+        async with asyncio.TaskGroup() as lanes:
+            while True:
+                self._wake.clear()
+                await self._sort()
+                now, due = self._clock(), dict[str, float]()  # the first of each idle lane
+                for one in self._pending.values():
+                    if one.log not in self._busy:
+                        due[one.log] = min(one.due, due.get(one.log, one.due))
+                for log in [log for log, at in due.items() if at <= now]:
+                    del due[log]
+                    self._busy.add(log)
+                    lanes.create_task(self._lane(log))
+                soonest = min(due.values(), default=None)
+                with contextlib.suppress(TimeoutError):  # something is due
+                    async with asyncio.timeout(None if soonest is None else max(0.0, soonest - now)):
+                        await self._wake.wait()
 
-    async def _forward(self, record_id: str) -> None:
+    async def _sort(self) -> None:
+        """Find out which lanes new records belong in."""
+        new = [one for one in self._pending.values() if not one.log]
+        if new:
+            homes = await self._worker.run(self._replica.homes_of, [one.data for one in new])
+            for one, home in zip(new, homes, strict=True):
+                one.log = home
+
+    async def _lane(self, log: str) -> None:
+        """Hand in what is due of a log, up to the first that nobody takes: the others would fare alike, so
+        they wait a little, and that one goes to the end.
+        """
+        now = self._clock()
+        due = [i for i, p in self._pending.items() if p.log == log and p.due <= now]
+        try:
+            for number, record_id in enumerate(due):
+                if not await self._forward(record_id):
+                    self._postpone(record_id, due[number + 1 :])
+                    return
+        finally:
+            self._busy.discard(log)
+            self._wake.set()
+
+    def _postpone(self, failed: str, others: list[str]) -> None:
+        last = self._pending.pop(failed, None)
+        if last is not None:
+            self._pending[failed] = last
+        due = self._clock() + limits.SUBMIT_RETRY_FIRST_S * self._rng.uniform(0.75, 1.25)
+        for record_id in others:
+            if record_id in self._pending:
+                pending = self._pending[record_id]
+                pending.due, pending.failures = due, max(pending.failures, 1)
+
+    async def _forward(self, record_id: str) -> bool:
+        """Hand in a record; False when nobody took it, or said why not."""
         pending = self._pending.get(record_id)
         if pending is None:
-            return
+            return True
         try:
             result = await self._hand_in(pending.data)
         except (FabricError, SourceUnreadable, TimeoutError) as error:
@@ -187,7 +239,8 @@ class Forwarder:
             )
             if not ahead:
                 self.settled(record_id)
-                return
+                return True
         pause = min(limits.SUBMIT_RETRY_FIRST_S * 2**pending.failures, limits.SUBMIT_RETRY_MAX_S)
         pending.failures = min(pending.failures + 1, 16)  # past that the pause is at its longest
         pending.due = self._clock() + pause * self._rng.uniform(0.75, 1.25)
+        return result.state != "unavailable"

@@ -374,7 +374,8 @@ def test_what_only_a_log_can_carry_waits_for_it(site: Site) -> None:
     judged = site.replica.judge(encode(record))
     assert (judged.state, judged.item) == ("pending", None)
     site.replica.queue(judged.record_id, encode(record))
-    assert site.replica.outbox(10) == [(judged.record_id, encode(record), False)]
+    assert site.replica.outbox({}) == [(judged.record_id, encode(record), "authority")]
+    assert site.replica.outbox({judged.record_id: "authority"}) == []
     assert not site.replica.submission_refused(judged.record_id, "SL-STALE", "why")
     assert site.replica.outbox_state(judged.record_id) == ("refused", None, "SL-STALE")
 

@@ -151,6 +151,70 @@ def test_what_others_forward_too_waits_its_turn_and_a_sequencer_that_comes_up_en
     play(tmp_path, script)
 
 
+def test_a_log_that_nobody_writes_does_not_hold_up_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many records of a dead partition stand in front, in the outbox and beside it, and each attempt to reach
+    its writer takes for ever.
+    """
+    monkeypatch.setattr(limits, "SUBMIT_PENDING_PER_LOG", 5)
+    monkeypatch.setattr(limits, "OUTBOX_PAGE", 7)
+
+    async def script(site: Site) -> None:
+        monkeypatch.setattr(site.replica, "home_of", lambda data: data.decode().partition(" ")[0])
+        monkeypatch.setattr(site.replica, "writers_of", lambda data: ("other",))
+        site.replica._outbox._home = site.replica.home_of
+        stuck = asyncio.Event()
+
+        async def hand_in(data: bytes) -> Result:
+            site.handed.append(data)
+            if data.startswith(b"dead"):
+                await stuck.wait()
+                raise FabricError("no_sequencer", "")
+            return Result("pending")
+
+        site.forwarder._hand_in = hand_in
+        put = site.replica.store.outbox_put
+        for n in range(40):
+            put(f"{n:064}", f"dead {n}".encode(), n)
+        put("f" * 64, b"alive 1", 50)
+        for n in range(30):
+            site.forwarder.add(f"{n:063}x", f"dead direct {n}".encode())
+        site.forwarder.add("e" * 64, b"alive 2")
+        await site.forwarder.look()
+        await until(lambda: {b"alive 1", b"alive 2"} <= set(site.handed))
+        assert len([data for data in site.handed if data.startswith(b"dead")]) == 1
+        assert len(site.forwarder) == 30 + 1 + 5 + 1
+        await site.forwarder.look()
+        assert len(site.forwarder) == 37  # the share of the dead log is full, whoever asks again
+        for n in range(5):
+            site.forwarder.settled(f"{n:064}")
+        site.replica.store.outbox_sequenced(f"{0:064}", 1)
+        await site.forwarder.look()
+        assert len(site.forwarder) == 37
+
+    play(tmp_path, script)
+
+
+def test_what_nobody_takes_lets_others_of_its_log_try_first(tmp_path: Path) -> None:
+    """One record of a log whose own writer is away must not be asked for before all others, for ever."""
+
+    async def script(site: Site) -> None:
+        async def hand_in(data: bytes) -> Result:
+            site.handed.append(data)
+            if data == b"hopeless":
+                raise FabricError("no_sequencer", "")
+            return Result("pending")
+
+        site.forwarder._hand_in = hand_in
+        for number, data in enumerate([b"hopeless", b"a", b"b"]):
+            site.forwarder.add(str(number) * 64, data)
+        await until(lambda: {b"a", b"b"} <= set(site.handed))
+        assert site.handed[0] == b"hopeless"
+
+    play(tmp_path, script)
+
+
 def test_the_service_answers_pending_then_final_and_refusals_by_code(tmp_path: Path) -> None:
     async def main() -> None:
         async with Farm(tmp_path) as farm:
