@@ -2,8 +2,8 @@
 
 Nothing here is trusted: a resource is bytes of bounded length, every index in a path is computed and never
 taken from the other side, and what the bytes say is judged by `statelog.audit`. Memory is one bundle, one
-tile a level, and 64 bytes for every 256 entries. A bundle that is read again must be what it was at first:
-what was audited is what is folded afterwards, whatever the other side answers by then.
+tile a level, and some 300 bytes for every 256 entries. What is read again must be what it was at first: what
+was audited is what is folded afterwards, whatever the other side answers by then.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class TileLog:
         self.parsed: Note
         self.head, self.parsed = parse_signed_checkpoint(note)
         self._kept: dict[int, tuple[Tile, list[bytes]]] = {}  # the tile of each level that was read last
-        self._bundles: dict[int, bytes] = {}  # the SHA-256 of each that was read, by number
+        self._seen: dict[str, bytes] = {}  # the SHA-256 of what was read, by path
+        self._sizes: list[int] | None = None
         self._tile_roots: list[bytes] = []  # of the full tiles at level 0, as far as entries were read
 
     @property
@@ -121,13 +122,16 @@ class TileLog:
                 note = self._resources.get(history_path(size), MAX_NOTE_BYTES)
                 if note is None:
                     raise SourceUnreadable(f"the kept checkpoint {history_path(size)} is not there")
+                self._require_same(history_path(size), note, size - 1)
                 yield size, note
         yield self.size, self.note
 
     def kept_sizes(self) -> list[int]:
         """The sizes in `history/sizes`; none when there is no such file, as in other people's logs."""
-        data = self._resources.get(SIZES_PATH, MAX_HISTORY_BYTES)
-        return [] if data is None else decode_sizes(data)
+        if self._sizes is None:
+            data = self._resources.get(SIZES_PATH, MAX_HISTORY_BYTES)
+            self._sizes = [] if data is None else decode_sizes(data)
+        return self._sizes
 
     def leaf_hashes(self) -> Iterator[bytes]:
         """The hash of every entry as the tiles of level 0 have it."""
@@ -174,8 +178,9 @@ class TileLog:
         level = tile.level or 0
         kept = self._kept.get(level)
         if kept is None or kept[0] != tile:
+            data = self.read(tile)
             try:
-                kept = tile, decode_tile(self.read(tile), tile.width)
+                kept = tile, decode_tile(data, tile.width)
             except Refused as error:
                 raise Refused(error.at(tile.entries[0]).finding.under(tile.path)) from error
             self._kept[level] = kept
@@ -183,12 +188,6 @@ class TileLog:
 
     def _bundle(self, tile: Tile, hashes: list[bytes]) -> list[bytes]:
         data = self.read(tile)
-        digest = sha256(data).digest()
-        before = self._bundles.setdefault(tile.index, digest)
-        if digest != before:
-            sentence = "a bundle is not what it was when it was read before"
-            first = tile.entries[0]
-            raise Refused(Finding("SL-TILE", sentence, tile.path, before.hex(), digest.hex(), first))
         try:
             return decode_bundle(data, tile.width)
         except Refused as error:
@@ -198,8 +197,13 @@ class TileLog:
     def read(self, tile: Tile) -> bytes:
         """The bytes of a tile or bundle, cut from the full one when the partial one is there no more.
 
-        Raises SourceUnreadable when neither is.
+        Raises SourceUnreadable when neither is, Refused SL-TILE when they are not what they were before.
         """
+        data = self._read(tile)
+        self._require_same(tile.path, data, tile.entries[0])
+        return data
+
+    def _read(self, tile: Tile) -> bytes:
         item_bytes = _MAX_BUNDLED_BYTES if tile.level is None else HASH_BYTES
         data = self._resources.get(tile.path, tile.width * item_bytes)
         if data is not None:
@@ -209,6 +213,13 @@ class TileLog:
             if whole is not None:
                 return _beginning(tile, whole)
         raise SourceUnreadable(f"{tile.path} is not there, though the checkpoint covers it")
+
+    def _require_same(self, path: str, data: bytes, index: int) -> None:
+        digest = sha256(data).digest()
+        before = self._seen.setdefault(path, digest)
+        if digest != before:
+            sentence = "it is not what it was when it was read before"
+            raise Refused(Finding("SL-TILE", sentence, path, before.hex(), digest.hex(), index))
 
 
 def _beginning(tile: Tile, whole: bytes) -> bytes:

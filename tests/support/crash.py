@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,6 +37,7 @@ from tests.support.authority import Cluster, make_cluster, signer
 from tests.support.logs import WitnessHost, new_store, replay_of
 
 STORE, MEMORY, GO, SAID = "state.db", "witness.db", "go", "said"
+ONE = "one"  # a folder with a file of this name: one batch is all of a life
 BATCHES = 3
 PER_BATCH = 2
 PR_SET_PTRACER, PTRACER_ANY = 0x59616D61, 2**64 - 1
@@ -54,6 +56,11 @@ def prepare(folder: Path) -> None:
     """The store as every life finds it: the cluster's log, not final, and an empty witness's memory."""
     new_store(folder / STORE, small_cluster())[0].dispose()
     open_database(f"sqlite:///{folder / MEMORY}", create=True).dispose()
+
+
+def batches_in(folder: Path) -> int:
+    """How many batches a life in this folder appends, has cosigned, and projects."""
+    return 1 if (folder / ONE).exists() else BATCHES
 
 
 # --- one life ---
@@ -80,11 +87,12 @@ class Life:
         self.engine = open_database(f"sqlite:///{folder / STORE}")
         self.store = Store(self.engine)
         self.memory = open_database(f"sqlite:///{folder / MEMORY}")
+        self.batches = batches_in(folder)
         self.others = {f"witness-{n}.example": WitnessHost(self.cluster, f"witness-{n}") for n in (2, 3, 4)}
 
     def run(self) -> None:
         records_ = records(self.cluster)
-        for number in range(BATCHES):
+        for number in range(self.batches):
             batch = records_[number * PER_BATCH : (number + 1) * PER_BATCH]
             self.again(lambda batch=batch: self.append(batch))  # type: ignore[misc]  # bound for this round
             self.again(self.cosign)
@@ -178,7 +186,10 @@ def _child(folder: Path) -> None:
 
 def main() -> None:
     """Reads folders from standard input; for each forks a life, says its pid, then its exit status."""
-    small_cluster()  # whatever is imported or computed once is so before the first fork
+    # Whatever is imported or computed once is so before the first fork.
+    small_cluster()
+    with TemporaryDirectory() as folder:
+        open_database(f"sqlite:///{folder}/{STORE}", create=True).dispose()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -23,9 +23,10 @@ from statelog.io.witness_http import create_app
 from statelog.io.witnessing import WitnessHost as ServedWitness
 from statelog.signing import key_id_of, record_id_of
 from tests.support.aio import run, until
-from tests.support.authority import Cluster, make_cluster, signer
+from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
 from tests.support.https import https_served
 from tests.support.logs import ClusterEntries, WitnessHost, leases, new_store
+from tests.support.partitions import EMPTY_ROOT
 
 
 class Witnesses:
@@ -258,6 +259,34 @@ def test_after_a_fast_clock_nothing_is_added_and_nothing_is_lost(
             assert (again.state, again.log_index) == ("pending", first.log_index + 2)
 
     monkeypatch.setattr(limits, "SEQUENCING_RETRY_FIRST_S", 0.05)
+    run(main)
+
+
+def test_what_waits_for_another_writer_does_not_hold_up_the_outbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of a partition's log that somebody else writes stand in front, more of them than a page."""
+    monkeypatch.setattr("fabric.io.sequencing.MAX_BATCH_RECORDS", 2)
+    monkeypatch.setattr(limits, "SUBMIT_PENDING", 3)
+
+    async def main() -> None:
+        async with host(tmp_path) as (sequencing, _, cluster):
+            store = sequencing.sequencers.authority.store
+            entries = [sequencer_entry("sequencer-eu", "control-1", cluster.cluster_id)]
+            term = cluster.log_term("routes-eu-1", start_size=0, start_root=EMPTY_ROOT, sequencers=entries)
+            assert (await sequencing.submit(encode(term))).state == "pending"
+            for n in range(5):
+                lease = cluster.lease(f"eu-1/{n}", partition="eu-1")
+                store.outbox_put(record_id_of(lease), encode(lease), cluster.now - 10 + n)
+            good = cluster.registry("web-admin")
+            store.outbox_put(record_id_of(good), encode(good), cluster.now)
+            sequencing.wake()
+            await sequencing.wait_final(cluster.log.size + 1)
+            row = store.outbox_row(record_id_of(good))
+            assert row is not None
+            assert (row.state, row.log_index) == ("final", cluster.log.size + 1)
+            assert len(store.outbox_pending(9)) == 5
+
     run(main)
 
 
