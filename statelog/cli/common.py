@@ -140,7 +140,7 @@ def say(*lines: str) -> None:
     What has lines of its own (a record, indented) is printed as it is, and so is everything in a pipe.
     """
     width = console().width if sys.stdout.isatty() else None
-    for line in lines:
+    for line in map(_showable, lines):
         if width is None or len(line) <= width or "\n" in line:
             parts = [line]
         else:
@@ -148,6 +148,11 @@ def say(*lines: str) -> None:
             indent = " " * (len(label[0]) if label else 0)
             parts = wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
         sys.stdout.write("\n".join(parts) + "\n")
+
+
+def _showable(text: str) -> str:
+    """Text with the bytes of a file's name that are no UTF-8 (lone surrogates, in Python) as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def in_words(digest: str) -> list[str]:
@@ -167,7 +172,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(_showable(str(cell))) for cell in row))
     console().print(table)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, cast
 
@@ -119,18 +118,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _usable_streams() -> int:
-    """Exit code: a command without a standard output would do its work and say nothing of it.
-
-    Whatever a name on the disk holds can be shown: bytes that are no UTF-8 as escapes.
-    """
+    """Exit code: a command without a standard output would do its work and say nothing of it."""
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process lives
     if sys.stdout is None:
         sys.stderr.write("statelog: there is no standard output to write to\n")
         return EXIT_UNREADABLE
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     return EXIT_OK
 
 
