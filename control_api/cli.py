@@ -27,8 +27,10 @@ EXIT_USAGE = 2
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with: control-api init --help. "
+    "Exit codes: 0 ended by a signal, 2 for what the operator can mend, 1 otherwise.",
     help="An access replica of a signed state log: HTTPS and JSON beside a node daemon, on the same store.",
 )
 
@@ -58,8 +60,12 @@ def init(
 ) -> None:
     """Make the folder, a TLS certificate and the settings. Nothing that exists is replaced.
 
-    Example: control-api init --dir control --host 127.0.0.1 --port 8443 --store sqlite:///node.db --anchor
-    anchor
+    Examples:
+
+      control-api init --dir control --port 8443 --store sqlite:///node.db --anchor anchor
+
+      control-api init --dir control --host control.example --port 8443 --store sqlite:///node.db
+      --anchor anchor --name 203.0.113.7 --sequencer-key file:sequencer.key
     """
     with _one_line():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -89,7 +95,11 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM. Options go before the folder's settings.
 
-    Example: control-api serve --dir control --port 8443
+    Examples:
+
+      control-api serve --dir control
+
+      control-api serve --dir control --host 0.0.0.0 --port 9443
     """
     with _one_line():
         settings = read_settings(
@@ -160,7 +170,7 @@ def _quoted(text: str) -> str:
 def main() -> None:
     """Entry point of the `control-api` command."""
     os.umask(0o077)
-    app()
+    app(prog_name="control-api")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,13 @@ BENCHMARKS = {
     "soak": "a session under bulk for minutes: no growth in memory or in CPU a byte",
 }
 
+EXAMPLES = """examples:
+  ./ops/bench                      every benchmark, as a table
+  ./ops/bench verify append        two of them
+  ./ops/bench --quick -o json      a smoke test, as one document
+  ./ops/bench soak --minutes 60    an hour under bulk
+"""
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
@@ -32,7 +39,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="ops/bench",
         description="Measures this tree beside a named peer or limit, in one run. Stop other work first.",
-        epilog=f"benchmarks:\n{names}\n\nexit: 0 every target reached, 1 some missed, 2 usage",
+        epilog=f"benchmarks:\n{names}\n\n{EXAMPLES}\nexit: 0 every target reached, 1 some missed, 2 usage",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all by default")

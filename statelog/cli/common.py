@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -19,7 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from statelog.errors import UsageError
+from statelog.errors import Refused, UsageError
 from statelog.io.files import read_bounded
 from statelog.limits import ANCHOR_FILE_MAX_BYTES
 from statelog.wording import digest_words
@@ -88,6 +89,10 @@ def store_url(store: str | None) -> str:
     """The database URL that `--store` means; a bare path is a SQLite file."""
     if not store:
         raise UsageError("which store? give --store URL or set STATELOG_STORE")
+    try:
+        store.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{store}: the name of a store must be UTF-8 text") from error
     return store if "://" in store else f"sqlite:///{store}"
 
 
@@ -97,16 +102,28 @@ def anchor_of(root: str) -> str:
         return root
     try:
         text = read_bounded(Path(root), ANCHOR_FILE_MAX_BYTES, "SL-ANCHOR").decode().strip()
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, Refused):  # Refused: larger than any anchor file
         text = ""
     if not _ANCHOR.fullmatch(text):
         raise UsageError(f"{root} holds no trust anchor; that is one line of 64 hex digits")
     return text
 
 
+def is_number(text: str) -> bool:
+    """Whether the text is decimal digits that `int` reads: Python's own test takes more."""
+    return text.isascii() and text.isdigit() and len(text) <= 64
+
+
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on one line of standard output."""
-    sys.stdout.write(orjson.dumps(document).decode() + "\n")
+    """One JSON document on one line of standard output.
+
+    A file's name that is no UTF-8 stands in it as Python reads it, with lone surrogates, escaped.
+    """
+    try:
+        text = orjson.dumps(document).decode()
+    except TypeError:
+        text = json.dumps(document, separators=(",", ":"))
+    sys.stdout.write(f"{text}\n")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -123,7 +140,7 @@ def say(*lines: str) -> None:
     What has lines of its own (a record, indented) is printed as it is, and so is everything in a pipe.
     """
     width = console().width if sys.stdout.isatty() else None
-    for line in lines:
+    for line in map(_showable, lines):
         if width is None or len(line) <= width or "\n" in line:
             parts = [line]
         else:
@@ -131,6 +148,11 @@ def say(*lines: str) -> None:
             indent = " " * (len(label[0]) if label else 0)
             parts = wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
         sys.stdout.write("\n".join(parts) + "\n")
+
+
+def _showable(text: str) -> str:
+    """Text with the bytes of a file's name that are no UTF-8 (lone surrogates, in Python) as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def in_words(digest: str) -> list[str]:
@@ -150,7 +172,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(_showable(str(cell))) for cell in row))
     console().print(table)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from pathlib import Path
+from typing import Any, cast
 
 import typer
 
@@ -28,7 +31,7 @@ from statelog.cli import (
     verify,
     witness,
 )
-from statelog.cli.common import EXIT_FINDINGS, EXIT_UNREADABLE, EXIT_USAGE
+from statelog.cli.common import EXIT_FINDINGS, EXIT_OK, EXIT_UNREADABLE, EXIT_USAGE
 from statelog.errors import Refused, SourceUnreadable, StatelogError, UsageError
 from statelog.wording import plain
 
@@ -69,19 +72,29 @@ app.command("restore", rich_help_panel=HOSTS)(backup.restore)
 app.command("upgrade", rich_help_panel=HOSTS)(upgrade.upgrade)
 
 
+# The base of what typer says is wrong with a command line; it exports only the errors derived from it.
+_CommandLineError = cast("type[Exception]", typer.BadParameter.__mro__[2])
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every error is one line that says what to do, and an exit code."""
-    code, line = EXIT_FINDINGS, ""
+    code, line = _usable_streams(), ""
     try:
-        try:
-            app(arguments, prog_name="statelog")
-        finally:
-            sys.stdout.flush()  # here, where somebody can still say that it failed
+        if code == EXIT_OK:
+            try:
+                ended = app(arguments, prog_name="statelog", standalone_mode=False)
+                code = ended if isinstance(ended, int) else EXIT_OK
+            finally:
+                sys.stdout.flush()  # here, where somebody can still say that it failed
     except Refused as refusal:
         where = "" if refusal.finding.log_index is None else f" (entry {refusal.finding.log_index})"
-        line = f"refused: {refusal}{where}"
+        code, line = EXIT_FINDINGS, f"refused: {refusal}{where}"
     except UsageError as error:
         code, line = EXIT_USAGE, str(error)
+    except _CommandLineError as error:
+        code, line = EXIT_USAGE, _of_command_line(error)
+    except typer.Abort:
+        code, line = EXIT_FINDINGS, "stopped: nothing was answered"
     except SourceUnreadable as error:
         code, line = EXIT_UNREADABLE, str(error)
     except BrokenPipeError:
@@ -94,10 +107,34 @@ def main(arguments: list[str] | None = None) -> None:
         _forget_stdout()
         where = "" if error.filename is None else f": {error.filename}"
         code, line = EXIT_UNREADABLE, f"{error.strerror or error}{where}"
+    except SystemExit as ended:
+        # Completion ends like this; typer and rich do, with 1, when the reader has gone in the middle.
+        code = EXIT_UNREADABLE if ended.code else EXIT_OK
     if line:
         # What others wrote may be quoted in it, and a terminal obeys control characters.
-        sys.stderr.write(f"statelog: {plain(line)}\n")
+        with contextlib.suppress(BrokenPipeError):  # nobody reads that either
+            sys.stderr.write(f"statelog: {plain(line)}\n")
     sys.exit(code)
+
+
+def _usable_streams() -> int:
+    """Exit code: a command without a standard output would do its work and say nothing of it."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process lives
+    if sys.stdout is None:
+        sys.stderr.write("statelog: there is no standard output to write to\n")
+        return EXIT_UNREADABLE
+    return EXIT_OK
+
+
+def _of_command_line(error: Any) -> str:
+    """What is wrong with the command line, on one line; nothing where the error shows the help by itself."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return ""
+    context = getattr(error, "ctx", None)
+    said = " ".join(error.format_message().split()).rstrip(".")
+    return said if context is None else f"{said}; see `{context.command_path} --help`"
 
 
 def _forget_stdout() -> None:

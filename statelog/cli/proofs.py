@@ -16,6 +16,7 @@ from statelog.cli.common import (
     RootOption,
     StoreOption,
     anchor_of,
+    is_number,
     now,
     print_json,
     say,
@@ -160,7 +161,7 @@ def lines(proved: Proved, at: int) -> list[str]:
 
 
 def _place(log_: Opened, which: str) -> tuple[Store, int]:
-    if which.isdigit() and len(which) < _ID_CHARS:
+    if is_number(which) and len(which) < _ID_CHARS:
         return log_.store, int(which)
     found = log_.store.locate(which) if len(which) == _ID_CHARS else None
     if found is None:

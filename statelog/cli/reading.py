@@ -16,6 +16,7 @@ from statelog.cli.common import (
     OutputOption,
     RootOption,
     StoreOption,
+    is_number,
     print_json,
     print_table,
     say,
@@ -108,6 +109,8 @@ def log(
 
       statelog log --store node.db --log routes-eu-1
     """
+    if kind is not None:
+        require_kind(kind)
     with opened(store, root, log=name, warn=False) as log_:
         start = max(start, log_.head.size - last) if last is not None and kind is None else start
         lines = [
@@ -192,6 +195,13 @@ def show(
         say("", orjson.dumps(leaf.record, option=orjson.OPT_INDENT_2).decode())
 
 
+def require_kind(kind: str) -> None:
+    """Raises `UsageError` for what no kind that logs carry is called."""
+    names = sorted(one.name for one in KINDS.values() if one.logged)
+    if kind not in names:
+        raise UsageError(f"no kind of record is called {kind!r}; there are {', '.join(names)}")
+
+
 def lines_of(log_: Opened) -> Iterator[Line]:
     """Every entry of the log, in order; bytes that cannot be read are listed as what is wrong with them."""
     changes = _modes(log_) if log_.store.log != AUTHORITY_LOG else {}
@@ -245,7 +255,7 @@ def _judged_at(leaf: Leaf) -> str:
 
 
 def _find(log_: Opened, which: str) -> Line:
-    if which.isdigit() and len(which) < _MIN_PREFIX + 6:
+    if is_number(which) and len(which) < _MIN_PREFIX + 6:
         found = [line for line in lines_of(log_) if line.stored.index == int(which)]
         if found:
             return found[0]

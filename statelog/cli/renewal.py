@@ -18,7 +18,7 @@ from statelog.cli.common import (
     say,
 )
 from statelog.cli.opened import Opened, opened
-from statelog.cli.reading import bootstrap_ids
+from statelog.cli.reading import bootstrap_ids, require_kind
 from statelog.cli.templates.common import parse_duration
 from statelog.renewal import Due, renewals
 from statelog.state import AuthorityState
@@ -45,6 +45,8 @@ def needs_renewal(
 
       statelog needs-renewal --store node.db --kind route.lease -o json
     """
+    if kind is not None:
+        require_kind(kind)  # a slip in it would keep an alarm silent for ever
     within_s, at = parse_duration(within), now()
     with opened(store, root) as log_:
         found = [one for one in renewals(_states(log_), at, within_s) if kind in (None, one.kind)]

@@ -36,6 +36,23 @@ from tests.support.authority import make_cluster, signer
 NOBODY = 65534
 
 
+@pytest.mark.parametrize("command", ["init", "serve"])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_every_command_has_examples_with_options_that_there_are(command: str, option: str) -> None:
+    said = cli(command, option)
+    assert said.exit_code == 0
+    assert said.output.count(f"control-api {command} --dir control") == 2
+    assert "Exit codes" in cli("--help").output
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    environment = {"_CONTROL_API_COMPLETE": f"source_{shell}", "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-m", "control_api.cli"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, b"control-api" in done.stdout) == (0, True), done.stderr
+
+
 def cli(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(one) for one in arguments])
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from statelog.cli.common import is_number
 from statelog.cli.opened import Opened
 from statelog.errors import UsageError, refuse
 from statelog.io.files import read_bounded
@@ -113,7 +114,7 @@ def _endpoint(text: str, position: int) -> Fields:
         name, _, value = part.partition("=")
         if name not in {"pin", "id", "node", *_ENDPOINT_DEFAULTS} or not value:
             raise UsageError(f"{part!r} in --endpoint is not name=value with pin, node, id, {', '.join(own)}")
-        own[name] = int(value) if name in {"priority", "weight"} and value.isdigit() else value
+        own[name] = int(value) if name in {"priority", "weight"} and is_number(value) else value
     node = own.pop("node", None)
     if "id" not in own and node is None:
         raise UsageError(f"--endpoint {text!r} needs node=NODE_ID, or id=ENDPOINT_ID")

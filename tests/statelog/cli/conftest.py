@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,12 @@ class Ran:
     @property
     def json(self) -> dict[str, Any]:
         document: dict[str, Any] = orjson.loads(self.out)
+        return document
+
+    @property
+    def json_of_python(self) -> dict[str, Any]:
+        """With lone surrogates, as names that are no UTF-8 have them."""
+        document: dict[str, Any] = json.loads(self.out)
         return document
 
 

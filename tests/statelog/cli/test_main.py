@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,7 +55,90 @@ def test_mistakes_are_usage(run: Run, arguments: tuple[str, ...]) -> None:
     said = run(*arguments)
     assert said.code == 2
     assert said.out == ""
-    assert said.err
+    assert (said.err.startswith("statelog: "), said.err.count("\n")) == (True, 1)
+    assert " --help`" in said.err
+
+
+@pytest.mark.parametrize("arguments", [(), ("key",), ("propose",)])
+def test_a_group_alone_shows_its_help(run: Run, arguments: tuple[str, ...]) -> None:
+    said = run(*arguments)
+    assert said.code == 2
+    assert "Usage: statelog" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("show", "²"), "give an index"),
+        (("show", "9" * 70), "no records"),
+        (("prove", "²²"), "no record"),
+        (("prove", "9" * 60), "is not final"),
+        (("log", "--from", "9" * 30), ""),
+        (("log", "--last", "9" * 30), ""),
+        (("log", "--from", "-1"), "greater than or equal to 0"),
+        (("log", "--log", "nowhere"), "holds no entries"),
+        (("log", "--kind", "route.leese"), "no kind of record"),
+        (("log", "--kind", "route.lease"), ""),
+        (("needs-renewal", "--kind", "route.leese"), "no kind of record"),
+        (("needs-renewal", "--kind", "route.lease"), ""),
+        (("check-proof", "/dev/null"), "SL-PROOF"),
+        (("inspect", "/dev/zero"), "SL-SIZE"),
+    ],
+)
+def test_odd_numbers_and_names_are_one_line(
+    farm: Farm, run: Run, arguments: tuple[str, ...], said: str
+) -> None:
+    where = ("--root", farm.anchor)
+    store = () if arguments[0] == "check-proof" else ("--store", str(farm.path))
+    ran = run(*arguments, *store, *where)
+    assert (ran.code == 0) == (not said)
+    assert ran.err.count("\n") == bool(said)
+    assert said in ran.err
+
+
+def test_names_that_are_no_utf_8_are_shown_escaped(farm: Farm, run: Run, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"r\xe9q.sigreq")
+    (tmp_path / "d.json").write_text("{}")
+    store = ("--store", farm.path, "--root", farm.anchor)
+    draft = ("propose", "policy.epoch", "--policy", "p", "--document", tmp_path / "d.json", *store)
+    made = run(*draft, "--out", tmp_path / odd, "-o", "json")
+    assert (made.code, made.json_of_python["file"]) == (0, str(tmp_path / odd))
+    assert "r\\udce9q.sigreq" in run("request", "text", tmp_path / odd, "--out", tmp_path / f"{odd}.txt").out
+    refused = run("status", "--store", tmp_path / odd)
+    assert (refused.code, "must be UTF-8" in refused.err, refused.err.count("\n")) == (2, True, 1)
+
+
+def test_an_anchor_file_that_is_none_is_usage(farm: Farm, run: Run, tmp_path: Path) -> None:
+    for data in (b"x" * 5_000, b"\xff", b"", b"ab" * 31):
+        (tmp_path / "anchor").write_bytes(data)
+        said = run("verify", farm.path, "--root", tmp_path / "anchor")
+        assert (said.code, "holds no trust anchor" in said.err) == (2, True)
+
+
+def test_a_question_that_nobody_answers_stops_the_command(farm: Farm, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text("{}")
+    store, request = ("--store", farm.path, "--root", farm.anchor), tmp_path / "p.sigreq"
+    draft = ("propose", "policy.epoch", "--policy", "p", "--document", tmp_path / "d.json", "--out", request)
+    assert run(*draft, *store).code == 0
+    before = request.read_bytes()
+    said = run("sign", request, "--key", "env:KEY_CONTROL_1", *store, stdin="")
+    assert (said.code, "stopped" in said.err, request.read_bytes()) == (1, True, before)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("show", "0"), ("log",)])
+@pytest.mark.parametrize("how", ["reader gone", "closed"])
+def test_output_that_nobody_takes_is_no_finding(farm: Farm, arguments: tuple[str, ...], how: str) -> None:
+    store = () if arguments[0] == "--help" else ("--store", str(farm.path))
+    command = [sys.executable, "-m", "statelog.cli.main", *arguments, *store]
+    if how == "closed":
+        ran = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, check=False)
+        assert (ran.returncode, b"no standard output" in ran.stderr) == (3, True)
+        return
+    read, write = os.pipe()
+    os.close(read)
+    ran = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ran.returncode, ran.stderr) == (3, b"")
 
 
 def test_the_old_name_of_a_kind_works_too(run: Run) -> None:
