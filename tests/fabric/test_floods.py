@@ -51,6 +51,25 @@ def test_news_at_the_rate_are_fine_for_ever(kind: str) -> None:
         assert raw.closes(second) == ""
 
 
+def test_a_goaway_is_acted_upon_once_and_again_only_where_it_takes_fewer() -> None:
+    """Each makes streams look for another way, so that thousands a second would be work without end."""
+    net, dialer, _ = ready_pair()
+    raw = Raw(net, dialer)
+    ids = [dialer.open_stream(net.now, DIRECT_OPEN) for _ in range(3)]
+
+    def goaway(last_id: int) -> list[str]:
+        body = wire.Goaway(last_id=last_id, drain_s=10, reason="going_away")
+        return [type(event).__name__ for event in raw.send(wire.encode_map(body))]
+
+    assert goaway(1 << 40) == ["PeerGoaway"]
+    assert goaway(1 << 40) == goaway((1 << 40) - 1) == goaway(ids[-1]) == []
+    assert dialer.streams() == tuple(ids)
+    assert goaway(ids[0]) == ["StreamReset", "StreamReset", "PeerGoaway"]
+    assert goaway(ids[0]) == goaway(ids[1]) == []
+    assert dialer.streams() == (ids[0],)
+    assert goaway(0) == ["StreamReset", "PeerGoaway"]
+
+
 def opened(events: list[SessionEvent]) -> list[int]:
     return [event.stream_id for event in events if isinstance(event, StreamOpened)]
 
