@@ -112,6 +112,8 @@ class HopStreams:
         self._last_taken = wire.U64_MAX
         """After our GOAWAY: the highest stream of the peer's that we take."""
         self._peer_drains = False
+        self._peer_takes = wire.U64_MAX
+        """After the peer's GOAWAY: the highest stream of ours that it takes."""
 
     # -- commands --------------------------------------------------------------------------------------------
 
@@ -461,12 +463,19 @@ class HopStreams:
         for stream in self._streams.values():
             self.scheduler.allow(stream.queue, peer_limits.stream_credit)
 
-    def _peer_goaway(self, now: float, last_id: int) -> None:
-        """The peer takes none of ours above `last_id`."""
-        self._peer_drains = True
-        for stream in [s for s in self._streams.values() if s.ours and s.stream_id > last_id]:
+    def _peer_goaway(self, now: float, last_id: int) -> bool:
+        """The peer takes none of ours above `last_id`. False where an earlier GOAWAY said as much: then
+        nobody looks at every stream again.
+        """
+        first, self._peer_drains = not self._peer_drains, True
+        if last_id >= min(self._peer_takes, self._next_id):
+            return first
+        self._peer_takes = last_id
+        gone = [s for s in self._streams.values() if s.ours and s.stream_id > last_id]
+        for stream in gone:
             self._bury(now, stream)
             self._events.append(StreamReset(stream.stream_id, "going_away"))
+        return first or bool(gone)
 
     def _left(self, now: float, pulled: list[Pulled]) -> None:
         """Frames left for the carrier: close what closed, report what was asked for."""

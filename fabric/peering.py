@@ -115,6 +115,7 @@ class _Known:
     next_address: int = 0
     failures: int = 0
     retry_at: float = 0.0
+    need_at: float = float("-inf")  # when a need overrides the pause again: others may make needs without end
     last_reason: str = ""
 
     @property
@@ -156,7 +157,9 @@ class Peering:
                 known = self._entry(node_id)
                 if known is not None and node_id not in self._connected_ids:
                     self._needed_ids[node_id] = None
-                    known.retry_at = min(known.retry_at, now)
+                    at = max(now, known.need_at)
+                    if at < known.retry_at:
+                        known.retry_at, known.need_at = at, at + limits.PEER_REDIAL_FIRST_S
             case Keep(node_ids):
                 self._keep = dict.fromkeys(node_ids)
             case Connected(node_id):

@@ -440,8 +440,8 @@ class Session(HopStreams):
                 self._measured(rtt)
                 self._events.append(Pong(body.nonce, rtt))
         elif isinstance(body, wire.Goaway):
-            self._peer_goaway(now, body.last_id)
-            self._events.append(PeerGoaway(body.last_id, body.drain_s, body.reason))
+            if self._peer_goaway(now, body.last_id):
+                self._events.append(PeerGoaway(body.last_id, body.drain_s, body.reason))
         elif isinstance(body, NodePressure):
             self.scheduler.peer_pressed(now, highest(body))
             self._events.append(PeerPressure(body))

@@ -112,6 +112,21 @@ def test_a_need_overrides_the_pause_once() -> None:
     assert dials(made.handle(0.2, DialFailed(node(1), at(1).address, "timeout"))) == []
 
 
+def test_needs_without_end_do_not_dial_without_end() -> None:
+    """Whoever opens streams over a hop that is down needs it hundreds of times a second."""
+    made = peering()
+    made.handle(0.0, Learn(node(1), (at(1),)))
+    made.handle(0.0, DialFailed(node(1), at(1).address, "timeout"))
+    dialed = 0
+    for number in range(2000):
+        now = number / 100
+        for event in (Need(node(1)), Timer()):
+            if dials(made.handle(now, event)):
+                dialed += 1
+                made.handle(now, DialFailed(node(1), at(1).address, "timeout"))
+    assert 10 <= dialed <= 20 / limits.PEER_REDIAL_FIRST_S + 1
+
+
 def test_a_revoked_node_is_hung_up_on_and_never_dialed_again() -> None:
     made = peering()
     made.handle(0.0, Learn(node(1), (at(1),)))

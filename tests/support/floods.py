@@ -10,22 +10,30 @@ told can end it early.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import itertools
 import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from fabric import wire
+from fabric import limits, wire
 from fabric.classes import Mode, TrafficClass
+from fabric.errors import FabricError, StreamError
+from fabric.events import StreamConfig
+from fabric.io import connection as connections
 from fabric.io.connection import Connection
 from fabric.io.engines import load_engine
+from fabric.io.streams import Stream
 from fabric.lanes import CONTROL_LANE, LaneKey, encode_preface
+from fabric.relay import Lease
 from fabric.stream import EndToEnd
-from fabric.wire import FrameType
+from fabric.wire import FrameType, RouteRef
 from tests.support.aio import until
 from tests.support.carrier_pair import identity
 from tests.support.endpoints import SERVICES, bind
@@ -113,13 +121,50 @@ def reset_frame(stream_id: int) -> bytes:
     return wire.encode_map(wire.ResetStream(reason="cancelled"), stream_id)
 
 
-# -- processes: `python -m tests.support.floods node ENGINE` and `… KIND ENGINE URL` -------------------------
+async def late(stream: Stream, connection: Connection) -> None:
+    """A service that reads nothing, and is slow to notice that its stream is over."""
+    await asyncio.sleep(2)  # its slowness is the point
 
 
-async def node(engine: str) -> None:
-    """Serve; print where, then for each line read what the node holds and has ended."""
+# -- processes: `python -m tests.support.floods node ENGINE [EXIT]` and `… KIND ENGINE URL [ROUTE]` ----------
+
+NODE, ATTACKER, EXIT = 2, 3, 6
+"""Identities: the node under attack, who attacks it, and who is behind it where it relays."""
+
+
+def relayed(number: int) -> RouteRef:
+    """The route from a node over the one under attack to the exit."""
+    return RouteRef(route_id=f"from-{number}", epoch=1, position=1)
+
+
+def leases(*numbers: int) -> Callable[[str], Lease | None]:
+    """Leases of such routes, for any service and class."""
+    found = {
+        f"from-{number}": Lease(
+            route_id=f"from-{number}",
+            epoch=1,
+            hops=tuple(identity(one).node_id for one in (number, NODE, EXIT)),
+            service="echo",
+            allowed_services=frozenset({"*"}),
+            allowed_classes=frozenset(TrafficClass),
+            organization_id=f"organization-{number}",
+            expires_at=time.time() + 3600,
+        )
+        for number in numbers
+    }
+    return found.get
+
+
+async def node(engine: str, exit_url: str = "", number: int = NODE) -> None:
+    """Serve, and relay to the exit where there is one; print where, then for each line read what the node
+    holds and has ended.
+    """
     loop = asyncio.get_running_loop()
-    async with await bind(2, engine=engine, services=SERVICES) as endpoint:
+    lookup = leases(1, ATTACKER)
+    services = SERVICES | {"late": late}
+    async with await bind(number, engine=engine, services=services, lookup_lease=lookup) as endpoint:
+        if exit_url:
+            await endpoint.dial(exit_url, node_id=identity(EXIT).node_id)
         print(endpoint.url, flush=True)
         while await loop.run_in_executor(None, sys.stdin.readline):
             totals = endpoint.totals.with_live(endpoint.connections())
@@ -128,6 +173,15 @@ async def node(engine: str) -> None:
                 "closed": dict(totals.closed),
                 "counters": dict(totals.counters + endpoint.counters),
                 "resets_sent": dict(totals.resets_sent),
+                "held_bytes": endpoint.memory.total,
+                "bulk_bytes": totals.received_bytes[TrafficClass.BULK],
+                "relay": {}
+                if endpoint.relaying.machine is None
+                else dict(endpoint.relaying.machine.counters),
+                "relayed_bytes": sum(one.bytes_forward for one in endpoint.relaying.accounts.values()),
+                "relay_held_bytes": 0
+                if endpoint.relaying.machine is None
+                else endpoint.relaying.machine.held,
             }
             print(json.dumps(report), flush=True)
 
@@ -137,13 +191,114 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def attack(kind: str, engine: str, url: str) -> None:
+async def attack(kind: str, engine: str, url: str, route: str = "") -> None:
     """Flood the node at `url` until killed; a session that is ended is dialed again."""
-    async with await bind(3, engine=engine) as endpoint:
+    async with await bind(ATTACKER, engine=engine) as endpoint:
         while True:
-            hostile = Hostile(await endpoint.dial(url, node_id=identity(2).node_id))
+            connection = await endpoint.dial(url, node_id=identity(NODE).node_id)
             print("up", flush=True)
-            await ATTACKS[kind](hostile)
+            if kind in ATTACKS:
+                await ATTACKS[kind](Hostile(connection))
+                continue
+            with contextlib.suppress(FabricError):  # the session was ended: dialed again
+                await asyncio.gather(*(MISUSES[kind](connection, bool(route)) for _ in range(20)))
+
+
+# Streams that are valid in every way but one, by an end whose own code is bent.
+
+
+async def open_stream(connection: Connection, service: str, over_route: bool) -> Stream:
+    """A bulk stream to the node, or over its route to the exit."""
+    return await connection.open(
+        service,
+        TrafficClass.BULK,
+        target_node_id=identity(EXIT).node_id if over_route else None,
+        route=relayed(ATTACKER) if over_route else None,
+        resume=False,
+    )
+
+
+async def again(connection: Connection, misuse: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """One stream after the other, while the session lives."""
+    while not connection.closed.done():
+        with contextlib.suppress(StreamError):  # ended for it, as it should be
+            await misuse()
+        await asyncio.sleep(0)
+
+
+async def slow_reader(connection: Connection, over_route: bool) -> None:
+    """An echo that is asked for without end and never read."""
+
+    async def one() -> None:
+        stream = await open_stream(connection, "echo", over_route)
+        while True:
+            stream.write(bytes(1 << 16))
+            await stream.drain()
+
+    await again(connection, one)
+
+
+async def tiny_window(connection: Connection, over_route: bool) -> None:
+    """An echo that is read to its end, by windows of 16 bytes."""
+    connections.StreamConfig = functools.partial(  # type: ignore[misc,assignment]  # this end is bent
+        StreamConfig, window=16, window_max=16
+    )
+
+    async def one() -> None:
+        stream = await open_stream(connection, "echo", over_route)
+        stream.write(bytes(1 << 19))
+        while await stream.read(1):
+            pass
+
+    await again(connection, one)
+
+
+async def sparse_records(connection: Connection, over_route: bool) -> None:
+    """Records of one byte, as fast as they can be sealed."""
+    limits.RECORD_BYTES = 1  # this end is bent
+
+    async def one() -> None:
+        stream = await open_stream(connection, "digest", over_route)
+        while True:
+            stream.write(bytes(1 << 12))
+            await stream.drain()
+
+    await again(connection, one)
+
+
+async def credit_overrun(connection: Connection, over_route: bool) -> None:
+    """More than the node, and the far end, have given room for."""
+
+    async def one() -> None:
+        stream = await open_stream(connection, "late", over_route)
+        stream.machine._sender.allow(1 << 40)  # type: ignore[union-attr]  # a stream of bytes
+        connection.session.scheduler.allow(connection.session._streams[stream.stream_id].queue, 1 << 40)
+        while True:
+            stream.write(bytes(1 << 20))
+            await stream.drain()
+
+    await again(connection, one)
+
+
+async def fill_and_close(connection: Connection, over_route: bool) -> None:
+    """Streams that are filled, left unread, and given up for the next."""
+
+    async def one() -> None:
+        stream = await open_stream(connection, "late", over_route)
+        stream.write(bytes(1 << 20))
+        await until(lambda: stream.over or not stream.unsent_bytes)
+        stream.reset()
+
+    await again(connection, one)
+
+
+MISUSES: dict[str, Callable[[Connection, bool], Coroutine[Any, Any, None]]] = {
+    "slow-reader": slow_reader,
+    "tiny-window": tiny_window,
+    "sparse-records": sparse_records,
+    "credit-overrun": credit_overrun,
+    "fill-and-close": fill_and_close,
+}
 
 
 async def pings(hostile: Hostile) -> None:
@@ -200,4 +355,5 @@ ATTACKS: dict[str, Callable[[Hostile], Coroutine[Any, Any, None]]] = {
 
 if __name__ == "__main__":
     _, role, *rest = sys.argv
-    asyncio.run(node(*rest) if role == "node" else attack(role, *rest))
+    jobs = {"node": node, "exit": functools.partial(node, number=EXIT)}
+    asyncio.run(jobs[role](*rest) if role in jobs else attack(role, *rest))
