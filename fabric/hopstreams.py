@@ -468,7 +468,7 @@ class HopStreams:
         nobody looks at every stream again.
         """
         first, self._peer_drains = not self._peer_drains, True
-        if last_id >= min(self._peer_takes, self._next_id):
+        if last_id >= min(self._peer_takes, self._own_ids.next):
             return first
         self._peer_takes = last_id
         gone = [s for s in self._streams.values() if s.ours and s.stream_id > last_id]
