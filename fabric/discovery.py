@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 from fabric import limits
 from fabric.buckets import TokenBucket
+from fabric.errors import count_code
 from projections.model import Endpoint
 
 FORBIDDEN_ADDRESS = "address_forbidden"
@@ -165,7 +166,7 @@ class Promoter:
                 if self._waiting.pop(record_id, None) is not None:
                     effects.append(Verified(record_id, endpoint_id))
             case ProbeFailed(record_id, _, reason):
-                self.counters[f"failed_{reason}"] += 1
+                count_code(self.counters, "failed", reason)
                 self._failed(now, record_id)
             case Timer():
                 pass

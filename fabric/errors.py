@@ -11,7 +11,10 @@ Foreign exceptions (msgspec, cryptography) are translated where they are caught,
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import IntEnum
+
+from fabric import limits
 
 
 class FabricError(Exception):
@@ -156,3 +159,13 @@ def close_number(code: str) -> CloseNumber:
     if code == "revoked":
         return CloseNumber.REVOKED
     return CloseNumber.PROTOCOL
+
+
+def count_code(counters: Counter[str], what: str, code: str) -> None:
+    """Count `<what>_<code>`. A code may be a peer's own word, so once a table has
+    `limits.COUNTED_CODES` names, a new one counts as `<what>_other`.
+    """
+    name = f"{what}_{code}"
+    if name not in counters and len(counters) >= limits.COUNTED_CODES:
+        name = f"{what}_other"
+    counters[name] += 1

@@ -404,6 +404,9 @@ UNREAD_KEPT_S = 600.0
 so long; as `SERVICE_END_S`.
 """
 
+COUNTED_CODES = 128
+"""Names in one table of counters that codes from peers may fill: several times what this version knows."""
+
 SERVICE_END_S = 600.0
 """A stream whose service has returned waits so long for a peer that acknowledges nothing: longer than most
 people pause a download, and not for ever.

@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fabric import limits
+from fabric.errors import count_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +272,7 @@ class Peering:
             return
         self._dialing_ids.pop(node_id, None)
         known.last_reason = reason
-        self.counters[f"dial_failed_{reason}"] += 1
+        count_code(self.counters, "dial_failed", reason)
         if node_id in self._connected_ids:
             return
         known.next_address += 1

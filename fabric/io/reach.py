@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from fabric import limits
 from fabric.classes import TrafficClass
-from fabric.errors import FabricError, StreamError
+from fabric.errors import FabricError, StreamError, count_code
 from fabric.io.connection import Connection
 from fabric.io.peers import Peers
 from fabric.io.streams import Stream
@@ -135,7 +135,7 @@ class Reach:
         return await self._peers.session(route.next_hop, first)
 
     def _failed(self, route: Route, error: FabricError) -> None:
-        self.counters[f"failed_{error.code}"] += 1
+        count_code(self.counters, "failed", error.code)
         _log.info("route to %s by %s failed: %s", route.service, _name(route), error)
 
 

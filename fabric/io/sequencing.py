@@ -171,7 +171,7 @@ class Sequencing(Host):
         store = self.sequencers.authority.store
         moved, page = False, store.outbox_pending(MAX_BATCH_RECORDS)
         while page:
-            outcomes = await asyncio.gather(*(self._desk.submit(row.data) for row in page))
+            outcomes, drained = await asyncio.gather(*(self._desk.submit(row.data) for row in page)), 0
             with store.writing() as connection:
                 for row, outcome in zip(page, outcomes, strict=True):
                     if not isinstance(outcome, Finding):
@@ -183,8 +183,8 @@ class Sequencing(Host):
                         self.counters["outbox_refused"] += 1
                         _log.warning("the outbox held record %s, refused: %s", row.record_id[:12], outcome)
                         store.outbox_refused(row.record_id, outcome, connection)
-                    self.counters["outbox_drained"] += 1
-                    moved = True
+                    drained, moved = drained + 1, True
+            self.counters["outbox_drained"] += drained
             # Past what waits for others, however much of it there is.
             page = store.outbox_pending(
                 MAX_BATCH_RECORDS, after=Waiting(page[-1].received_at, page[-1].record_id)

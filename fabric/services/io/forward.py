@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from fabric import limits
-from fabric.errors import FabricError, StreamError
+from fabric.errors import FabricError, StreamError, count_code
 from fabric.io.connection import Connection
 from fabric.io.streams import Stream
 
@@ -148,11 +148,11 @@ class LocalPort:
             async with await self._open_service(self.service) as stream:
                 await relay(stream, reader, writer)
         except StreamError as error:
-            self.counters[f"broke_{error.code}"] += 1
+            count_code(self.counters, "broke", error.code)
             _log.info("a stream to %s broke: %s", self.service, error)
             abort(writer)
         except FabricError as error:
-            self.counters[f"failed_{error.code}"] += 1
+            count_code(self.counters, "failed", error.code)
             _log.warning("no stream to %s: %s", self.service, error)
             abort(writer)
         finally:
