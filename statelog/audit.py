@@ -216,25 +216,31 @@ class _Audit:
     # --- entries ---
 
     def _entries(self) -> None:
-        rows = self.stored.rows() if self.stored is not None else None
         hashes = self.hashed.leaf_hashes() if self.hashed is not None else None
-        for index, data in self.source.entries():
+        for index, data, stored_id, stored_hash in self._read():
             if index != self.replay.size:
                 sentence = f"entry {self.replay.size} is missing"
                 self._found(Finding("SL-STORED", sentence, found=str(index), log_index=self.replay.size))
                 self.totals.complete = False
                 return
             record_id, hash_ = self._entry(data)
-            if rows is not None:
-                self._row(index, hash_, record_id, next(rows, None))
+            if stored_id is not None and (stored_hash != hash_ or stored_id != record_id):
+                self._row(index, hash_, record_id, stored_id, stored_hash)
             if hashes is not None:
                 self._leaf_hash(index, hash_, next(hashes, b""))
             if not self.replay.started:
                 self.totals.complete = False  # without a genesis there is nothing to judge the rest by
                 return
-            self._checkpoints_at(index + 1)
+            if self.next_checkpoint is not None and self.next_checkpoint[0] <= index + 1:
+                self._checkpoints_at(index + 1)
             if self.progress is not None and self.replay.size % AUDIT_PROGRESS_ENTRIES == 0:
                 self.progress(self.replay.size)
+
+    def _read(self) -> Iterator[tuple[int, bytes, str | None, bytes]]:
+        """(log index, leaf bytes, stored record id, stored leaf hash), the last two of a database alone."""
+        if self.stored is not None:
+            return iter(self.stored.stored_entries())
+        return ((index, data, None, b"") for index, data in self.source.entries())
 
     def _entry(self, data: bytes) -> tuple[str | None, bytes]:
         """Replay one entry; answers with its record id (None when it was refused) and its leaf hash."""
@@ -261,13 +267,9 @@ class _Audit:
         return entry.record_id, entry.leaf_hash
 
     def _row(
-        self, index: int, computed: bytes, record_id: str | None, row: tuple[int, str, bytes] | None
+        self, index: int, computed: bytes, record_id: str | None, stored_id: str, stored_hash: bytes
     ) -> None:
         """The stored columns of an entry against what its bytes say."""
-        if row is None or row[0] != index:
-            self._found(Finding("SL-STORED", "the entry has no row of its own", log_index=index))
-            return
-        _, stored_id, stored_hash = row
         if stored_hash != computed:
             self.doubtful[index] = computed
             self._found(
@@ -439,7 +441,10 @@ def signature_jobs(entry: Entry, replay: Replay) -> list[Job]:
     Admission has resolved each key id already; as a key id is the hash of its key, looking it up again cannot
     give another key. A key that is gone by now yields a job that fails, and so a second look in place.
     """
-    return [
-        (replay.public_of(one["key_id"]), a2b_base64(one["value"]), entry.signed)
-        for one in entry.record["signatures"]
-    ]
+    keys, signed = replay.state.keys, entry.signed
+    jobs: list[Job] = []
+    for one in entry.record["signatures"]:
+        known = keys.get(one["key_id"])
+        public = replay.public_of(one["key_id"]) if known is None else known.public
+        jobs.append((public, a2b_base64(one["value"]), signed))
+    return jobs

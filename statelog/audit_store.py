@@ -99,6 +99,10 @@ class StoredAhead:
 class StoredLog(Protocol):
     """A source that is a database: it also has what was computed when the entries were stored."""
 
+    def stored_entries(self) -> Iterator[tuple[int, bytes, str, bytes]]:
+        """(log index, leaf bytes, stored record id, stored leaf hash) of every entry, by index."""
+        ...
+
     def rows(self) -> Iterator[tuple[int, str, bytes]]:
         """(log index, record id, leaf hash) by index."""
         ...

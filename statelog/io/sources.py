@@ -56,6 +56,15 @@ class StoreSource:
             self._check.begin()
         return ((row.index, row.leaf) for row in self._store.entries(0, None, self._connection))
 
+    def stored_entries(self) -> Iterator[tuple[int, bytes, str, bytes]]:
+        """(log index, leaf bytes, stored record id, stored leaf hash) of every entry, from one row."""
+        if self._check is not None:
+            self._check.begin()
+        return (
+            (index, leaf, record_id, hash_)
+            for index, record_id, hash_, leaf in self._store.entries(0, None, self._connection)
+        )
+
     def checkpoints(self) -> Iterator[tuple[int, bytes]]:
         """(size, note with cosignature lines) of every checkpoint."""
         return self._store.checkpoints(0, self._connection)
