@@ -33,6 +33,8 @@ from tests.support.udp_link import UdpLink
 
 CLUSTER = "bench.aaaaaaaaaaaaaaaaaaaaaaaaaa"
 WRITE_BYTES = 256 << 10
+CHUNK = os.urandom(WRITE_BYTES)
+"""What is sent: made once, for no stream is to be slower because others need random bytes too."""
 ECHO_BYTES = 64
 ECHO_PAUSE_S = 0.004
 DIALS_AT_ONCE = 40
@@ -173,13 +175,13 @@ async def soak(options: argparse.Namespace) -> None:
     async with await bind(options, 1) as endpoint:
         connection = await dial(endpoint, options)
         idle = [await open_stream(connection, "echo", TrafficClass.RELIABLE) for _ in range(options.streams)]
-        stream, chunk = await open_stream(connection, "sink", TrafficClass.BULK), os.urandom(WRITE_BYTES)
+        stream = await open_stream(connection, "sink", TrafficClass.BULK)
         sent = 0
         say(streams=len(idle), **usage())
         while True:
-            stream.write(chunk)
+            stream.write(CHUNK)
             await stream.drain()
-            sent += len(chunk)
+            sent += len(CHUNK)
             if not words.empty():
                 if not await words.get():
                     return
@@ -335,7 +337,7 @@ async def open_stream(connection: Connection, service: str, traffic_class: Traff
 
 async def send(stream: Stream, total: int) -> None:
     """`total` bytes to `sink`, until its count is back."""
-    chunk = os.urandom(min(total, WRITE_BYTES))
+    chunk = CHUNK[:total]
     async with stream:
         for sent in range(0, total, len(chunk)):
             stream.write(chunk if total - sent >= len(chunk) else chunk[: total - sent])
@@ -349,11 +351,10 @@ async def send(stream: Stream, total: int) -> None:
 
 async def saturate(connection: Connection, service: str = "sink") -> None:
     """Write bulk until cancelled."""
-    chunk = os.urandom(WRITE_BYTES)
     stream = await open_stream(connection, service, TrafficClass.BULK)
     try:
         while True:
-            stream.write(chunk)
+            stream.write(CHUNK)
             await stream.drain()
     finally:
         stream.reset()
