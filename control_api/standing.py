@@ -60,8 +60,7 @@ def alarms_of(
         if name == store.log or head is None or not head.final_size:  # an empty log has no head to grow old
             continue
         told = _alarms(connection, other, cluster, finality(connection, other, head, cluster, now), now)
-        # Evidence about records is of the whole store, and told once.
-        found += of_log((one for one in told if one.code != "SL-EQUIVOCATION"), name)
+        found += of_log(told, name)
     return [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found]
 
 

@@ -75,6 +75,23 @@ def evidence(
     if output is Form.JSON:
         print_json(_document(records, views, backs, out))
         return
+    _print(records, views, backs)
+    if out is not None:
+        say(f"written to {out}")
+
+
+def _settle(logs: list[Store], source: str) -> None:
+    """A rollback of the source, in whichever logs it is behind, is over."""
+    concerned = [one for one in logs if one.rollback_from(source) is not None]
+    if not concerned:
+        under_way = (back.source for one in logs for back in one.rollbacks() if back.over_at is None)
+        behind = ", ".join(dict.fromkeys(under_way))
+        raise UsageError(f"no rollback of {source} is under way; of these one is: {behind or 'none'}")
+    for one in concerned:
+        one.rollback_over(source, now())
+
+
+def _print(records: list[Evidence], views: Views, backs: Backs) -> None:
     if not records and not views and not backs:
         say("nothing: nobody is known to have signed two things, or to have gone back")
     if records:
@@ -119,19 +136,6 @@ def evidence(
                 for log, one in backs
             ),
         )
-    if out is not None:
-        say(f"written to {out}")
-
-
-def _settle(logs: list[Store], source: str) -> None:
-    """A rollback of the source, in whichever logs it is behind, is over."""
-    concerned = [one for one in logs if one.rollback_from(source) is not None]
-    if not concerned:
-        under_way = (back.source for one in logs for back in one.rollbacks() if back.over_at is None)
-        behind = ", ".join(dict.fromkeys(under_way))
-        raise UsageError(f"no rollback of {source} is under way; of these one is: {behind or 'none'}")
-    for one in concerned:
-        one.rollback_over(source, now())
 
 
 def _document(records: list[Evidence], views: Views, backs: Backs, out: Path | None) -> dict[str, Any]:
