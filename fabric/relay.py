@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from fabric import limits, wire
 from fabric.classes import CLASS_NAMES, TrafficClass
-from fabric.errors import FabricError, count_code
+from fabric.errors import FabricError
 from fabric.memory import MemoryBudget
 from fabric.session import (
     Session,
@@ -394,7 +394,7 @@ class Relay:
             self._unpair(pair)
 
     def _break(self, now: float, pair: _Pair, refusal: Refusal) -> None:
-        count_code(self.counters, "ended", refusal.reason)
+        self.counters[f"ended_{refusal.reason}"] += 1
         self._unpair(pair)
         for leg in (pair.front, pair.back):
             leg.session.reset_stream(now, leg.stream_id, refusal.reason, refusal.sentence)
