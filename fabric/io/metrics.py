@@ -1,7 +1,8 @@
 """A node's measurements as Prometheus text: base units, bounded labels, read when somebody asks.
 
 Nothing is counted twice: each scrape reads what the machines and `Endpoint.totals` count anyway. Labels are
-classes, directions, reasons and codes out of fixed sets, and at most `limits.METRICS_PEERS` neighbours.
+classes, directions, reasons and codes out of fixed sets or of tables of at most `limits.COUNTED_CODES` names,
+and at most `limits.METRICS_PEERS` neighbours.
 """
 
 from __future__ import annotations
