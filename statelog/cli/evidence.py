@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from statelog.cli.common import (
@@ -141,53 +140,11 @@ def _print(records: list[Evidence], views: Views, backs: Backs) -> None:
 def _document(records: list[Evidence], views: Views, backs: Backs, out: Path | None) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "equivocations": [
-            {
-                "subject": one.subject,
-                "epoch": one.epoch,
-                "record_id": one.record_id,
-                "record": _readable(one.data),
-                "seen_at": format_time(one.seen_at),
-            }
-            for one in records
-        ],
-        "split_views": [
-            {
-                "log": log,
-                "size": one.size,
-                "root": one.root.hex(),
-                "note": one.found.smaller.decode("utf-8", "replace"),
-                "larger_size": one.larger_size,
-                "larger_root": one.found.root.hex(),
-                "larger_note": one.found.larger.decode("utf-8", "replace"),
-                "proof": [item.hex() for item in one.found.proof],
-                "source": one.source,
-                "seen_at": format_time(one.seen_at),
-            }
-            for log, one in views
-        ],
-        "rollbacks": [
-            {
-                "log": log,
-                "source": one.source,
-                "size": one.size,
-                "note": one.found.later.decode("utf-8", "replace"),
-                "earlier_size": one.earlier_size,
-                "earlier_note": one.found.earlier.decode("utf-8", "replace"),
-                "seen_at": format_time(one.seen_at),
-                "over_at": None if one.over_at is None else format_time(one.over_at),
-            }
-            for log, one in backs
-        ],
+        "equivocations": [one.document() for one in records],
+        "split_views": [one.document(log) for log, one in views],
+        "rollbacks": [one.document(log) for log, one in backs],
         "folder": None if out is None else str(out),
     }
-
-
-def _readable(data: bytes) -> Any:
-    try:
-        return orjson.loads(data)
-    except ValueError:  # a damaged row: shown as it is
-        return data.decode("utf-8", "replace")
 
 
 def _export(out: Path, records: list[Evidence], views: Views, backs: Backs) -> None:
