@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 
 from projections.base import Row
@@ -60,8 +59,7 @@ def alarms_of(
         if name == store.log or head is None or not head.final_size:  # an empty log has no head to grow old
             continue
         told = _alarms(connection, other, cluster, finality(connection, other, head, cluster, now), now)
-        # Evidence about records is of the whole store, and told once.
-        found += of_log((one for one in told if one.code != "SL-EQUIVOCATION"), name)
+        found += of_log(told, name)
     return [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found]
 
 
@@ -84,44 +82,7 @@ def evidence(connection: sa.Connection, store: Store) -> dict[str, Any]:
     """
     logs = [store.of(name) for name in store.logs(connection)]
     return {
-        "equivocations": [
-            {
-                "subject": one.subject,
-                "epoch": one.epoch,
-                "record_id": one.record_id,
-                "record": orjson.loads(one.data),
-                "seen_at": format_time(one.seen_at),
-            }
-            for one in store.evidence(connection)
-        ],
-        "split_views": [
-            {
-                "log": kept.log,
-                "size": one.size,
-                "root": one.root.hex(),
-                "note": one.found.smaller.decode(),
-                "larger_size": one.larger_size,
-                "larger_root": one.found.root.hex(),
-                "larger_note": one.found.larger.decode(),
-                "proof": [item.hex() for item in one.found.proof],
-                "source": one.source,
-                "seen_at": format_time(one.seen_at),
-            }
-            for kept in logs
-            for one in kept.split_views(connection)
-        ],
-        "rollbacks": [
-            {
-                "log": kept.log,
-                "source": one.source,
-                "size": one.size,
-                "note": one.found.later.decode(),
-                "earlier_size": one.earlier_size,
-                "earlier_note": one.found.earlier.decode(),
-                "seen_at": format_time(one.seen_at),
-                "over_at": None if one.over_at is None else format_time(one.over_at),
-            }
-            for kept in logs
-            for one in kept.rollbacks(connection)
-        ],
+        "equivocations": [one.document() for one in store.evidence(connection)],
+        "split_views": [one.document(kept.log) for kept in logs for one in kept.split_views(connection)],
+        "rollbacks": [one.document(kept.log) for kept in logs for one in kept.rollbacks(connection)],
     }

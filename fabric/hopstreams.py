@@ -146,7 +146,7 @@ class HopStreams:
             found[stream.queue.lane] = count + 1, queued + stream.queue.queued
         return found
 
-    def waiting(self, stream_id: int) -> int:
+    def queued_memory(self, stream_id: int) -> int:
         """Bytes of memory that the frames which wait to leave on a stream take, datagrams included; 0 for a
         dead one.
         """

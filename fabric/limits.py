@@ -393,24 +393,21 @@ GOSSIP_QUEUE_BYTES = 1 << 20
 SERVICE_STOP_S = 5.0
 """A service that was cancelled has this long to clean up before the endpoint closes without it."""
 
-FORWARD_CONNECT_TIMEOUT_S = 5.0
-"""To connect to the TCP address behind a service."""
-
-FORWARD_CHUNK_BYTES = 64 << 10
-"""Bytes moved at once between a TCP socket and a stream: one super-packet."""
+SERVICE_END_S = 600.0
+"""A stream whose service has returned waits so long for a peer that acknowledges nothing: longer than most
+people pause a download, and not for ever.
+"""
 
 UNREAD_KEPT_S = 600.0
 """What a stream that is over has left unread is counted, and forgotten when its reader takes none of it for
 so long; as `SERVICE_END_S`.
 """
 
-COUNTED_CODES = 128
-"""Names in one table of counters that codes from peers may fill: several times what this version knows."""
+FORWARD_CONNECT_TIMEOUT_S = 5.0
+"""To connect to the TCP address behind a service."""
 
-SERVICE_END_S = 600.0
-"""A stream whose service has returned waits so long for a peer that acknowledges nothing: longer than most
-people pause a download, and not for ever.
-"""
+FORWARD_CHUNK_BYTES = 64 << 10
+"""Bytes moved at once between a TCP socket and a stream: one super-packet."""
 
 ECHO_STREAMS = 64
 """Echo streams of one node at once."""
@@ -666,6 +663,9 @@ PROCESS_MEMORY_BYTES = 1 << 30
 """Resident memory that a node means to stay under; 100 % of the memory it reports."""
 
 # -- what is told (fabric.heartbeat, fabric.io.metrics) --
+
+COUNTED_CODES = 128
+"""Names in one table of counters that codes from peers may fill: several times what this version knows."""
 
 HEARTBEAT_BYTES = 32 << 10
 """One heartbeat: a million nodes that send one a minute are 4 Gbit/s at most, and a tenth of it usually."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from fabric import limits, wire
 from fabric.classes import CLASS_NAMES, TrafficClass
-from fabric.errors import FabricError, count_code
+from fabric.errors import FabricError
 from fabric.memory import MemoryBudget
 from fabric.session import (
     Session,
@@ -105,7 +105,7 @@ class Account:
             self.bytes_back += size
 
     def include(self, other: Account) -> None:
-        """Add what an account of streams that are over counted."""
+        """Add what another account counted."""
         self.streams += other.streams
         self.records += other.records
         self.bytes_forward += other.bytes_forward
@@ -316,6 +316,13 @@ class Relay:
         """How many streams pass now."""
         return len(self._pairs())
 
+    def by_class(self) -> dict[TrafficClass, Account]:
+        """The sums of the accounts of each class that there are any of."""
+        sums: dict[TrafficClass, Account] = {}
+        for (traffic_class, _, _), account in self.accounts.items():
+            sums.setdefault(traffic_class, Account()).include(account)
+        return sums
+
     # -- parts -----------------------------------------------------------------------------------------------
 
     def _opened(self, now: float, session: Session, event: StreamOpened) -> None:
@@ -370,7 +377,7 @@ class Relay:
         """Count anew what waits on the way on from `leg`."""
         if leg.stream_id not in self._legs.get(leg.session, ()):
             return  # broken meanwhile
-        leg.held = leg.other.session.waiting(leg.other.stream_id)
+        leg.held = leg.other.session.queued_memory(leg.other.stream_id)
         tenant = leg.pair.lease.organization_id
         victim = self._memory.hold(leg, tenant, leg.session, leg.held)
         while victim is not None:
@@ -381,11 +388,13 @@ class Relay:
 
     def _end(self, pair: _Pair) -> None:
         """Forget a stream that both ends have closed once nothing of it waits: until then it is memory."""
-        if all(leg.closed and not leg.session.waiting(leg.stream_id) for leg in (pair.front, pair.back)):
+        if all(
+            leg.closed and not leg.session.queued_memory(leg.stream_id) for leg in (pair.front, pair.back)
+        ):
             self._unpair(pair)
 
     def _break(self, now: float, pair: _Pair, refusal: Refusal) -> None:
-        count_code(self.counters, "ended", refusal.reason)
+        self.counters[f"ended_{refusal.reason}"] += 1
         self._unpair(pair)
         for leg in (pair.front, pair.back):
             leg.session.reset_stream(now, leg.stream_id, refusal.reason, refusal.sentence)

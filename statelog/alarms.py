@@ -49,5 +49,9 @@ def alarms(
 
 
 def of_log(found: Iterable[Finding], log: str) -> list[Finding]:
-    """The alarms of another log than the one that a view is about, with its name in front."""
-    return [replace(one.of(log), sentence=f"{log}: {one.sentence}") for one in found]
+    """The alarms of another log than the one that a view is about, with its name in front.
+
+    Equivocation is not among them: records that were signed twice are evidence of the whole store, told once.
+    """
+    others = (one for one in found if one.code != "SL-EQUIVOCATION")
+    return [replace(one.of(log), sentence=f"{log}: {one.sentence}") for one in others]

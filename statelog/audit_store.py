@@ -84,7 +84,7 @@ class StoredRollback:
 
 @dataclass(frozen=True, slots=True)
 class StoredAhead:
-    """A record that acts ahead of the log, and what its row's own columns say. Times are Unix seconds."""
+    """A record that acts on a node before a log carries it. Times are Unix seconds."""
 
     record_id: str
     schema_version: str

@@ -263,7 +263,7 @@ class Replay:
             admitted.signed,
         )
 
-    def judge_at(self, data: bytes, now: int, reading: admission.Reading | None = None) -> None:
+    def judge_at(self, data: bytes, now: int, reading: admission.Reading) -> None:
         """Judge the next entry's leaf bytes as if they were sequenced at Unix second `now`, signatures apart.
 
         Raises Refused as `append`; the log does not grow.
@@ -412,9 +412,12 @@ class Replay:
         """The public key of an authority or node key in force, or of the root before the one in force; empty
         when there is none of that id.
         """
-        former = self.state.former_root.by_id if self.state.former_root is not None else {}
-        known = self.state.keys.get(key_id) or self.state.nodes.get(key_id) or former.get(key_id)
-        return b"" if known is None else known.public
+        state, former = self.state, self.state.former_root
+        known = state.keys.get(key_id) or state.nodes.get(key_id)
+        if known is not None:
+            return known.public
+        left = None if former is None else former.by_id.get(key_id)
+        return b"" if left is None else left.public
 
     # --- checkpoints ---
 

@@ -326,8 +326,9 @@ class AuthorityState:
         For a rival of the descriptor in force, one of the same epoch, that is the root before: who signed
         both has equivocated, and may well have left since.
         """
-        rival = epoch == self.descriptor.epoch and self.former_root is not None
-        return self.former_root if rival and self.former_root is not None else self.descriptor.root
+        if self.former_root is not None and epoch == self.descriptor.epoch:
+            return self.former_root
+        return self.descriptor.root
 
     def recovery_in_force(self, now: int) -> Recovery:
         """Who may start a recovery.  A new set waits for the old one's delay, so that whoever stole the root

@@ -30,8 +30,16 @@ def status(found: Mapping[str, Any], output: str) -> None:
     if is_json(output):
         print(json.dumps(found))
         return
-    console = Console(highlight=False, soft_wrap=True)
-    log, names = found["log"], _names(found)
+    console, names = Console(highlight=False, soft_wrap=True), _names(found)
+    _standing(console, found, names)
+    _load(console, found)
+    _ways(console, found, names)
+    _told(console, found, names)
+
+
+def _standing(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Who the node is, where its logs are, and what must not be overlooked."""
+    log = found["log"]
     approved = "approved" if found["approved"] else "not approved"
     roles = ", ".join(found["roles"]) or "no roles"
     console.print(f"{found['name']}  {found['node_id']}  {found['address']}  engine {found['engine']}")
@@ -52,6 +60,10 @@ def status(found: Mapping[str, Any], output: str) -> None:
         console.print(f"unlogged  {', '.join(unlogged)}")
     for one in found["alarms"]:
         console.print(f"ALARM {one['code']}: {one['sentence']}")
+
+
+def _load(console: Console, found: Mapping[str, Any]) -> None:
+    """Sessions, and how loaded the node is by which classes."""
     _table(
         console,
         "sessions",
@@ -88,6 +100,10 @@ def status(found: Mapping[str, Any], output: str) -> None:
             if one["channels"] or one["queued_bytes"] or one["dropped"]
         ),
     )
+
+
+def _ways(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Where services are, the routes to them, and what is relayed."""
     _table(
         console,
         "registry",
@@ -134,6 +150,10 @@ def status(found: Mapping[str, Any], output: str) -> None:
             for one in found["relay"]
         ),
     )
+
+
+def _told(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """What others tell, and what of it was refused."""
     gossip, probes = found["gossip"], found["probes"]["counters"] or "none"
     console.print(f"gossip holds {gossip['items']}, spreads {gossip['spreading']}; probes {probes}")
     refused = {**found["refusals"]["delivered"], **found["refusals"]["services"]}

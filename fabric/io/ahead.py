@@ -22,11 +22,11 @@ from projections.io.writer import Writer
 from projections.live import LiveView
 from projections.registry import generation_of
 from statelog import admission, canonical
+from statelog.audit_store import StoredAhead
 from statelog.errors import Refused, refuse
 from statelog.findings import Finding
 from statelog.io import equivocation
 from statelog.io.store import Store
-from statelog.io.working import AheadRecord
 from statelog.records import KINDS
 from statelog.replay import Entry, Replay
 from statelog.signing import record_id_of
@@ -119,7 +119,7 @@ class RecordsAhead(ABC):
     def _reload(self) -> None:
         """Go back to what is stored."""
 
-    def _restore_ahead(self, row: AheadRecord) -> None:
+    def _restore_ahead(self, row: StoredAhead) -> None:
         try:
             admitted = admission.admit(
                 self.judging(row.data).state,
@@ -172,7 +172,7 @@ class RecordsAhead(ABC):
             return Judgement(record_id, self._ahead[record_id].item, state="known", kind=name)
         self._watch_for_equivocation(admitted, data, now)
         held = Held(_item(admitted, data), name, admitted.record["epoch"])
-        row = AheadRecord(
+        row = StoredAhead(
             record_id,
             admitted.kind.schema,
             "/".join((name, *admitted.subject)),

@@ -1,7 +1,8 @@
 """A node's measurements as Prometheus text: base units, bounded labels, read when somebody asks.
 
 Nothing is counted twice: each scrape reads what the machines and `Endpoint.totals` count anyway. Labels are
-classes, directions, reasons and codes out of fixed sets, and at most `limits.METRICS_PEERS` neighbours.
+classes, directions, reasons and codes out of fixed sets or of tables of at most `limits.COUNTED_CODES` names,
+and at most `limits.METRICS_PEERS` neighbours.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fabric.io.node import Node
 from fabric.io.totals import Totals
 from fabric.lanes import LaneKey
 from fabric.pressure import REASONS
+from fabric.relay import Account
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LEVELS = ("nominal", "warning", "critical")
@@ -170,13 +172,12 @@ class NodeCollector(Collector):
 
     def _relay(self) -> Iterator[Metric]:
         machine = self._node.endpoint.relaying.machine
-        sums = {(one, way): 0 for one in TrafficClass for way in ("forward", "back")}
-        for (traffic_class, _, _), account in self._node.endpoint.relaying.accounts.items():
-            sums[traffic_class, "forward"] += account.bytes_forward
-            sums[traffic_class, "back"] += account.bytes_back
+        sums = {} if machine is None else machine.by_class()
         family = CounterMetricFamily("fabric_relayed_bytes", "Passed on.", labels=["class", "direction"])
-        for (traffic_class, way), count in sums.items():
-            family.add_metric([_name(traffic_class), way], count)
+        for one in TrafficClass:
+            account = sums.get(one, Account())
+            family.add_metric([_name(one), "forward"], account.bytes_forward)
+            family.add_metric([_name(one), "back"], account.bytes_back)
         yield family
         yield _gauge("fabric_relay_streams", "That pass now.", 0 if machine is None else machine.streams())
         yield _gauge("fabric_relay_held_bytes", "That wait here.", 0 if machine is None else machine.held)

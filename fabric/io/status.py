@@ -431,9 +431,7 @@ def _relaying(node: Node) -> dict[str, Any]:
     machine = node.endpoint.relaying.machine
     if machine is None:
         return {"streams": 0, "held_bytes": 0, "by_class": {}, "counters": {}}
-    sums: dict[TrafficClass, Account] = {}
-    for (traffic_class, _, _), account in machine.accounts.items():
-        sums.setdefault(traffic_class, Account()).include(account)
+    sums = machine.by_class()
     return {
         "streams": machine.streams(),
         "held_bytes": machine.held,

@@ -370,13 +370,13 @@ class Stream:
         """As `end`; `TimeoutError` when nothing more is acknowledged for so long."""
         self._want_end()
         while not self._machine.end_acknowledged and not self._over:
-            before = self._pending_bytes + self._machine.unacknowledged
+            before = self.unsent_bytes
             try:
                 async with asyncio.timeout(patience_s):
                     while not self._machine.end_acknowledged and not self._over:
                         await self._wait()
             except TimeoutError:
-                if self._pending_bytes + self._machine.unacknowledged >= before:
+                if self.unsent_bytes >= before:
                     raise
         self._raise_failure()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fabric import gossip
 from fabric.errors import FabricError
 from projections.registry import StatusChange
 from projections.snapshot import Snapshot
-from statelog.alarms import alarms
+from statelog.alarms import alarms, of_log
 from statelog.findings import Finding
 from statelog.io.evidence import EvidenceCounts
 
@@ -101,7 +101,7 @@ class Update:
         found = [] if self.log is None else self.log.alarms(now)
         for one in self.partitions:
             told = one.alarms(now) if one.final_size else []  # an empty log has no head to grow old
-            found += [replace(each.of(one.log), sentence=f"{one.log}: {each.sentence}") for each in told]
+            found += of_log(told, one.log)
         return found
 
     def status_of(self, log: str) -> LogStatus | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from statelog.cli.common import (
@@ -75,6 +74,23 @@ def evidence(
     if output is Form.JSON:
         print_json(_document(records, views, backs, out))
         return
+    _print(records, views, backs)
+    if out is not None:
+        say(f"written to {out}")
+
+
+def _settle(logs: list[Store], source: str) -> None:
+    """A rollback of the source, in whichever logs it is behind, is over."""
+    concerned = [one for one in logs if one.rollback_from(source) is not None]
+    if not concerned:
+        under_way = (back.source for one in logs for back in one.rollbacks() if back.over_at is None)
+        behind = ", ".join(dict.fromkeys(under_way))
+        raise UsageError(f"no rollback of {source} is under way; of these one is: {behind or 'none'}")
+    for one in concerned:
+        one.rollback_over(source, now())
+
+
+def _print(records: list[Evidence], views: Views, backs: Backs) -> None:
     if not records and not views and not backs:
         say("nothing: nobody is known to have signed two things, or to have gone back")
     if records:
@@ -119,71 +135,16 @@ def evidence(
                 for log, one in backs
             ),
         )
-    if out is not None:
-        say(f"written to {out}")
-
-
-def _settle(logs: list[Store], source: str) -> None:
-    """A rollback of the source, in whichever logs it is behind, is over."""
-    concerned = [one for one in logs if one.rollback_from(source) is not None]
-    if not concerned:
-        under_way = (back.source for one in logs for back in one.rollbacks() if back.over_at is None)
-        behind = ", ".join(dict.fromkeys(under_way))
-        raise UsageError(f"no rollback of {source} is under way; of these one is: {behind or 'none'}")
-    for one in concerned:
-        one.rollback_over(source, now())
 
 
 def _document(records: list[Evidence], views: Views, backs: Backs, out: Path | None) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "equivocations": [
-            {
-                "subject": one.subject,
-                "epoch": one.epoch,
-                "record_id": one.record_id,
-                "record": _readable(one.data),
-                "seen_at": format_time(one.seen_at),
-            }
-            for one in records
-        ],
-        "split_views": [
-            {
-                "log": log,
-                "size": one.size,
-                "root": one.root.hex(),
-                "note": one.found.smaller.decode("utf-8", "replace"),
-                "larger_size": one.larger_size,
-                "larger_root": one.found.root.hex(),
-                "larger_note": one.found.larger.decode("utf-8", "replace"),
-                "proof": [item.hex() for item in one.found.proof],
-                "source": one.source,
-                "seen_at": format_time(one.seen_at),
-            }
-            for log, one in views
-        ],
-        "rollbacks": [
-            {
-                "log": log,
-                "source": one.source,
-                "size": one.size,
-                "note": one.found.later.decode("utf-8", "replace"),
-                "earlier_size": one.earlier_size,
-                "earlier_note": one.found.earlier.decode("utf-8", "replace"),
-                "seen_at": format_time(one.seen_at),
-                "over_at": None if one.over_at is None else format_time(one.over_at),
-            }
-            for log, one in backs
-        ],
+        "equivocations": [one.document() for one in records],
+        "split_views": [one.document(log) for log, one in views],
+        "rollbacks": [one.document(log) for log, one in backs],
         "folder": None if out is None else str(out),
     }
-
-
-def _readable(data: bytes) -> Any:
-    try:
-        return orjson.loads(data)
-    except ValueError:  # a damaged row: shown as it is
-        return data.decode("utf-8", "replace")
 
 
 def _export(out: Path, records: list[Evidence], views: Views, backs: Backs) -> None:

@@ -140,14 +140,12 @@ def _facts(log_: Opened) -> dict[str, Any]:
     beside = _beside(log_, state.terms, state.witnesses, at)
     for other in beside:
         if other["final_size"]:  # an empty log has no head to grow old
-            counts = log_.store.of(other["log"]).evidence_counts()
             told = alarms(
                 final_size=other["final_size"],
                 fresh_at=other["fresh_at"],
                 max_age_s=allowed,
                 now=at,
-                split_views=counts.split_views,
-                rollbacks=counts.rollbacks,
+                **log_.store.of(other["log"]).evidence_counts()._asdict(),
             )
             found += of_log(told, other["log"])
     return {

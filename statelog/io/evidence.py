@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import orjson
 import sqlalchemy as sa
 
 from statelog.io import tables
@@ -23,6 +24,7 @@ from statelog.limits import (
 )
 from statelog.rollback import Rollback
 from statelog.splitview import SplitView
+from statelog.times import format_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,16 @@ class Evidence:
     record_id: str
     data: bytes
     seen_at: int
+
+    def document(self) -> dict[str, Any]:
+        """As JSON shows it; a record that cannot be read, as text."""
+        return {
+            "subject": self.subject,
+            "epoch": self.epoch,
+            "record_id": self.record_id,
+            "record": _readable(self.data),
+            "seen_at": format_time(self.seen_at),
+        }
 
 
 class EvidenceCounts(NamedTuple):
@@ -57,6 +69,19 @@ class KeptRollback:
     seen_at: int
     over_at: int | None = None
 
+    def document(self, log: str) -> dict[str, Any]:
+        """As JSON shows it, with the name of its log."""
+        return {
+            "log": log,
+            "source": self.source,
+            "size": self.size,
+            "note": _text(self.found.later),
+            "earlier_size": self.earlier_size,
+            "earlier_note": _text(self.found.earlier),
+            "seen_at": format_time(self.seen_at),
+            "over_at": None if self.over_at is None else format_time(self.over_at),
+        }
+
 
 class ShownHead(NamedTuple):
     """The size of a head that somebody showed, and its signed note."""
@@ -77,6 +102,21 @@ class KeptSplitView:
     found: SplitView
     source: str
     seen_at: int
+
+    def document(self, log: str) -> dict[str, Any]:
+        """As JSON shows it, with the name of its log."""
+        return {
+            "log": log,
+            "size": self.size,
+            "root": self.root.hex(),
+            "note": _text(self.found.smaller),
+            "larger_size": self.larger_size,
+            "larger_root": self.found.root.hex(),
+            "larger_note": _text(self.found.larger),
+            "proof": [item.hex() for item in self.found.proof],
+            "source": self.source,
+            "seen_at": format_time(self.seen_at),
+        }
 
 
 class EvidenceTables(ABC):
@@ -268,3 +308,14 @@ class EvidenceTables(ABC):
 def _hashes(joined: bytes) -> tuple[bytes, ...]:
     """Hashes that stand one after the other; the last one is short when a row was damaged."""
     return tuple(joined[at : at + HASH_BYTES] for at in range(0, len(joined), HASH_BYTES))
+
+
+def _text(note: bytes) -> str:
+    return note.decode("utf-8", "replace")  # whoever damages the store must not hide the rest
+
+
+def _readable(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except ValueError:  # a damaged row: shown as it is
+        return _text(data)

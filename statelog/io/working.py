@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
+from statelog.audit_store import StoredAhead
 from statelog.findings import Finding
 from statelog.io import tables
 from statelog.io.evidence import EvidenceTables
@@ -41,19 +42,6 @@ class Waiting(NamedTuple):
 
     received_at: int
     record_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class AheadRecord:
-    """A record that acts on this node before a log carries it. Times are Unix seconds."""
-
-    record_id: str
-    schema_version: str
-    subject: str
-    epoch: int
-    expires_at: int
-    received_at: int
-    data: bytes
 
 
 class WorkingTables(EvidenceTables):
@@ -177,13 +165,13 @@ class WorkingTables(EvidenceTables):
 
     # --- ahead of the log ---
 
-    def ahead_put(self, item: AheadRecord, connection: sa.Connection | None = None) -> None:
+    def ahead_put(self, item: StoredAhead, connection: sa.Connection | None = None) -> None:
         """Keep a record that acts ahead of the log until the log decides; replaces the same record."""
         table = tables.ahead_record
         with self.writing(connection) as used:
             used.execute(table.delete().where(table.c.record_id == item.record_id))
             used.execute(
-                table.insert(), {name: getattr(item, name) for name in AheadRecord.__dataclass_fields__}
+                table.insert(), {name: getattr(item, name) for name in StoredAhead.__dataclass_fields__}
             )
 
     def ahead_drop(self, record_id: str, connection: sa.Connection | None = None) -> bool:
@@ -192,13 +180,13 @@ class WorkingTables(EvidenceTables):
         with self.writing(connection) as used:
             return used.execute(table.delete().where(table.c.record_id == record_id)).rowcount == 1
 
-    def ahead_records(self, connection: sa.Connection | None = None) -> list[AheadRecord]:
+    def ahead_records(self, connection: sa.Connection | None = None) -> list[StoredAhead]:
         """All records that act ahead of the log, oldest first."""
         columns = tables.ahead_record.c
-        query = sa.select(*(columns[name] for name in AheadRecord.__dataclass_fields__))
+        query = sa.select(*(columns[name] for name in StoredAhead.__dataclass_fields__))
         with self.reading(connection) as used:
             rows = used.execute(query.order_by(columns.received_at, columns.record_id)).all()
-        return [AheadRecord(*row) for row in rows]
+        return [StoredAhead(*row) for row in rows]
 
 
 def _waiting(query: sa.Select[Any], limit: int, after: Waiting | None) -> sa.Select[Any]:

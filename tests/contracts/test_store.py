@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from statelog.audit_store import StoredAhead
 from statelog.checkpoint import parse_signed_checkpoint, witness_key
 from statelog.errors import SourceUnreadable, UsageError
 from statelog.findings import Finding
@@ -18,7 +19,7 @@ from statelog.io import store as stores
 from statelog.io import tables
 from statelog.io.database import open_database
 from statelog.io.store import Store, StoredCosignature
-from statelog.io.working import AheadRecord, Waiting
+from statelog.io.working import Waiting
 from statelog.merkle import (
     EMPTY_ROOT,
     inclusion_proof,
@@ -419,7 +420,7 @@ def test_a_witness_never_goes_back(store: Store) -> None:
 
 def test_records_ahead_of_the_log_stay_until_it_decides(store: Store) -> None:
     items = [
-        AheadRecord(name * 64, "schema", "subject", 1, 100, at, b"d") for name, at in (("b", 1), ("a", 2))
+        StoredAhead(name * 64, "schema", "subject", 1, 100, at, b"d") for name, at in (("b", 1), ("a", 2))
     ]
     for item in items:
         store.ahead_put(item)

@@ -11,13 +11,13 @@ import pytest
 from control_api import problems, schemas
 from projections.io.reader import read_live
 from projections.io.writer import Writer
+from statelog.audit_store import StoredAhead
 from statelog.canonical import encode
 from statelog.findings import CODES
 from statelog.io.comparing import compare_head
 from statelog.io.database import write_transaction
 from statelog.io.evidence import Evidence, KeptRollback
 from statelog.io.loading import load_replay
-from statelog.io.working import AheadRecord
 from statelog.rollback import Rollback
 from statelog.signing import record_id_of
 from tests.control_api.replica import Replica, get, play, post
@@ -96,7 +96,7 @@ class TestStatus:
         chosen = development if mode == "development" else replica
         record = chosen.cluster.registry()
         row = (record_id_of(record), record["schema_version"], "x", 1, 2**40, chosen.cluster.now)
-        chosen.store.ahead_put(AheadRecord(*row, encode(record)))
+        chosen.store.ahead_put(StoredAhead(*row, encode(record)))
 
         async def main() -> None:
             async with chosen.api() as client:

@@ -11,11 +11,11 @@ import pytest
 
 from control_api import limits, schemas
 from control_api.problems import STATUS_OF
+from statelog.audit_store import StoredAhead
 from statelog.canonical import encode
 from statelog.findings import Finding
 from statelog.io.doorbell import ring
 from statelog.io.sequencer import Sequencer
-from statelog.io.working import AheadRecord
 from statelog.signing import record_id_of
 from tests.control_api.replica import Replica, play, post
 from tests.support.aio import until
@@ -401,7 +401,7 @@ class TestReading:
 
     def test_a_record_ahead_of_the_log_is_a_candidate(self, replica: Replica) -> None:
         record = replica.cluster.registry()
-        ahead = AheadRecord(
+        ahead = StoredAhead(
             record_id_of(record), record["schema_version"], "x", 1, 2**40, replica.cluster.now, encode(record)
         )
         replica.store.ahead_put(ahead)

@@ -168,7 +168,7 @@ def test_filled_and_closed_again_and_again_streams_fill_the_budget(
         one.machine.write(bytes(100_000))
         chain.net.run()
         closed_by_both(chain, one, other)
-        assert sum(map(out.waiting, out.streams())) == relay.held < 1_100_000
+        assert sum(map(out.queued_memory, out.streams())) == relay.held < 1_100_000
     assert relay.counters["memory_exceeded"] > 10
 
 

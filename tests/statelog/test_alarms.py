@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from statelog.alarms import alarms, is_stale
+from statelog.alarms import alarms, is_stale, of_log
 
 FINE: dict[str, Any] = {"final_size": 12, "fresh_at": 1_000, "max_age_s": 600, "now": 1_600.0}
 
@@ -26,6 +26,16 @@ FINE: dict[str, Any] = {"final_size": 12, "fresh_at": 1_000, "max_age_s": 600, "
 )
 def test_each_alarm_and_its_absence(changes: dict[str, Any], codes: list[str]) -> None:
     assert [one.code for one in alarms(**{**FINE, **changes})] == codes
+
+
+def test_those_of_another_log_bear_its_name_and_repeat_no_evidence_about_records() -> None:
+    kept = {"split_views": 1, "equivocations": 1, "rollbacks": 1}
+    found = of_log(alarms(**{**FINE, **kept}), "routes-eu-1")
+    assert [(one.code, one.log) for one in found] == [
+        ("SL-SPLIT", "routes-eu-1"),
+        ("SL-ROLLBACK", "routes-eu-1"),
+    ]
+    assert all(one.sentence.startswith("routes-eu-1: ") for one in found)
 
 
 def test_the_age_is_in_the_sentence() -> None:

@@ -15,6 +15,7 @@ from fabric.io.connection import Connection
 from fabric.io.endpoint import Endpoint, StreamHandler
 from fabric.io.streams import Stream
 from tests.support.carrier_pair import identity
+from tests.support.udp_link import UdpLink
 
 CLUSTER = "test.aaaaaaaaaaaaaaaaaaaaaaaaaa"
 
@@ -73,6 +74,17 @@ async def pair(names: tuple[str, str] = ("qh3", "qh3"), **options: Any) -> Any:
         await bind(2, engine=names[1], **({"services": SERVICES} | options)) as b,
     ):
         yield a, b, await dial(a, b)
+
+
+@contextlib.asynccontextmanager
+async def linked(names: tuple[str, str] = ("qh3", "qh3")) -> Any:
+    """As `pair`, the session over a `UdpLink`, which comes as the fourth."""
+    async with (
+        await bind(1, engine=names[0]) as a,
+        await bind(2, engine=names[1], services=SERVICES) as b,
+        UdpLink(b.local_address) as link,
+    ):
+        yield a, b, await dial(a, b, link.url), link
 
 
 async def send_and_hash(connection: Connection, total: int, traffic_class: TrafficClass) -> bool:

@@ -63,7 +63,6 @@ class WitnessService:
         self._signer = signer
         self._clock = clock
         self._machines: dict[str, Witness] = {}  # by log
-        self._askers: dict[int, _Asker] = {}
         self._ids = itertools.count(1)
         self._lock = asyncio.Lock()
 

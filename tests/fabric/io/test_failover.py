@@ -23,7 +23,7 @@ from fabric.relay import Lease
 from fabric.wire import RouteRef
 from tests.fabric.io.test_relaying import lease
 from tests.support.aio import run, until
-from tests.support.endpoints import SERVICES, bind, dial
+from tests.support.endpoints import SERVICES, bind, dial, linked
 from tests.support.udp_link import UdpLink
 
 both_engines = pytest.mark.parametrize("engine", ["qh3", "aioquic"])
@@ -285,12 +285,7 @@ def test_a_stream_that_the_other_way_has_no_room_for_stays_where_it_is(streams: 
 @both_engines
 def test_a_neighbour_that_fell_silent_is_dialed_anew(engine: str) -> None:
     async def main() -> None:
-        async with (
-            await bind(1, engine=engine) as a,
-            await bind(2, engine=engine, services=SERVICES) as b,
-            UdpLink(b.local_address) as link,
-        ):
-            connection = await dial(a, b, link.url)
+        async with linked((engine, engine)) as (_, b, connection, link):
             stream = await connection.open("digest", TrafficClass.INTERACTIVE)
             writing = Writing(stream, 200)
             await writing.until_acknowledged()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from statelog.audit_store import StoredAhead
 from statelog.canonical import encode
-from statelog.io.working import AheadRecord
 from statelog.signing import record_id_of
 from tests.fabric.io.test_replica import SERVICE, Site
 from tests.support.authority import make_cluster, node_id
@@ -33,7 +33,7 @@ def test_what_a_restored_store_says_acts_only_if_it_is_signed(site: Site) -> Non
     for signature in forged["signatures"]:
         signature["value"] = "A" * 86 + "=="
     with site.replica.store.writing() as connection:
-        row = AheadRecord(
+        row = StoredAhead(
             record_id_of(forged), forged["schema_version"], "x", 1, 1 << 40, site.cluster.now, encode(forged)
         )
         site.replica.store.ahead_put(row, connection)

@@ -10,8 +10,7 @@ from fabric import limits
 from fabric.classes import TrafficClass
 from fabric.errors import SessionError, StreamError
 from tests.support.aio import run, until
-from tests.support.endpoints import SERVICES, bind, dial, engines, pair
-from tests.support.udp_link import UdpLink
+from tests.support.endpoints import engines, linked, pair
 
 
 @engines
@@ -47,12 +46,7 @@ def test_more_than_a_session_remembers_come_back_all_the_same(monkeypatch: pytes
 
 def test_one_that_is_lost_with_its_carrier_is_asked_again_over_the_next() -> None:
     async def main() -> None:
-        async with (
-            await bind(1) as a,
-            await bind(2, services=SERVICES) as b,
-            UdpLink(b.local_address) as link,
-        ):
-            connection = await dial(a, b, link.url)
+        async with linked() as (_, _, connection, link):
             stream = await connection.open("echo", TrafficClass.INTERACTIVE)
             link.silent = True
             asking = asyncio.ensure_future(stream.ping())
@@ -72,12 +66,7 @@ def test_where_nothing_comes_back_there_is_a_code(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(limits, "PING_REPEAT_S", 0.05)
 
     async def main() -> None:
-        async with (
-            await bind(1) as a,
-            await bind(2, services=SERVICES) as b,
-            UdpLink(b.local_address) as link,
-        ):
-            connection = await dial(a, b, link.url)
+        async with linked() as (_, _, connection, link):
             stream = await connection.open("echo", TrafficClass.INTERACTIVE)
             link.silent = True
             with pytest.raises(SessionError, match="ping_lost"):

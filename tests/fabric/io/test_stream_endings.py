@@ -22,6 +22,7 @@ from tests.support.endpoints import (
     bind,
     dial,
     engines,
+    linked,
     pair,
     send_and_hash,
 )
@@ -283,12 +284,7 @@ def test_cancelled_reads_and_writes_leave_the_stream_usable() -> None:
 
 def test_a_cancelled_open_leaves_nothing() -> None:
     async def main() -> None:
-        async with (
-            await bind(1) as a,
-            await bind(2, services=SERVICES) as b,
-            UdpLink(b.local_address) as link,
-        ):
-            connection = await dial(a, b, link.url)
+        async with linked() as (_, b, connection, link):
             link.silent = True
             opening = asyncio.ensure_future(connection.open("echo", TrafficClass.RELIABLE))
             await until(lambda: connection.streams() != [])

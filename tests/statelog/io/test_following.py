@@ -65,6 +65,13 @@ def test_a_change_of_witnesses_must_be_covered_by_both_sets() -> None:
     assert authority.final_size() == cluster.log.size
 
 
+def badly_signed(leaves: list[bytes], at: int) -> list[bytes]:
+    """The leaves, the first signature of one of them changed."""
+    before, value = leaves[at].split(b'"value":"', 1)
+    first = b"B" if value.startswith(b"A") else b"A"
+    return [*leaves[:at], before + b'"value":"' + first + value[1:], *leaves[at + 1 :]]
+
+
 def test_a_head_over_other_entries_is_none(cluster: Cluster) -> None:
     authority, source = followed(cluster, 9)
     source.heads = lambda start: iter([(9, cosigned(head_note(replay_of(cluster, 8))))])  # type: ignore[method-assign]  # a source that lies
@@ -76,11 +83,7 @@ def test_a_head_over_other_entries_is_none(cluster: Cluster) -> None:
 def test_an_entry_against_the_rules_or_badly_signed_is_not_taken(cluster: Cluster) -> None:
     leaves = cluster.leaves()
     authority, source = followed(cluster, 9)
-    value = leaves[7].index(b'"value":"') + len(b'"value":"')
-    forged = (
-        leaves[7][:value] + (b"B" if leaves[7][value : value + 1] == b"A" else b"A") + leaves[7][value + 1 :]
-    )
-    source.leaves = [*leaves[:7], forged, *leaves[8:]]
+    source.leaves = badly_signed(leaves, 7)
     with pytest.raises(SourceUnreadable, match="SL-SIG"):
         authority.catch_up()
     source.leaves = leaves
@@ -99,13 +102,8 @@ def test_what_it_has_cosigned_itself_is_taken_without_its_signatures_but_not_wit
 
 
 def test_a_cosigned_head_beyond_the_final_one_spares_no_signature(cluster: Cluster) -> None:
-    leaves = cluster.leaves()
     authority, source = followed(cluster, 9)
-    value = leaves[7].index(b'"value":"') + len(b'"value":"')
-    forged = (
-        leaves[7][:value] + (b"B" if leaves[7][value : value + 1] == b"A" else b"A") + leaves[7][value + 1 :]
-    )
-    source.leaves = [*leaves[:7], forged, *leaves[8:]]
+    source.leaves = badly_signed(cluster.leaves(), 7)
     with pytest.raises(SourceUnreadable, match="SL-SIG"):
         authority.catch_up((12, replay_of(cluster, 12).root()))
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from statelog.audit import Report, audit
-from statelog.audit_store import StoredLog
+from statelog.audit_store import StoredAhead, StoredLog
 from statelog.canonical import encode
 from statelog.errors import SourceUnreadable, UsageError
 from statelog.io import tables
@@ -23,7 +23,6 @@ from statelog.io.sequencer import Sequencer
 from statelog.io.sources import open_source
 from statelog.io.store import Store
 from statelog.io.verify_pool import VerifyPool
-from statelog.io.working import AheadRecord
 from statelog.signing import record_id_of
 from statelog.splitview import SplitView
 from statelog.times import parse_time
@@ -213,7 +212,7 @@ def test_records_ahead_of_the_log_are_read_and_judged(engine: sa.Engine, url: st
         expires_at = parse_time(record["expires_at"])
         subject = f"registry.gossip_record/web-{n}/cluster/"
         row = (record_id_of(record), record["schema_version"], subject, 1, expires_at, CLUSTER.now)
-        kept.append(AheadRecord(*row, encode(record)))
+        kept.append(StoredAhead(*row, encode(record)))
         store.ahead_put(kept[-1])
     assert codes(url) == []
     change(
