@@ -145,7 +145,7 @@ def _engine(url: str, *, create: bool) -> sa.Engine:
     if path is None:
         return sa.create_engine(parsed, pool_pre_ping=True)
     if not create and not path.is_file():
-        raise UsageError(f"there is no store at {path}; `statelog init` makes one")
+        raise UsageError(f"there is no store at {path}; `statelog init` makes one for a new cluster")
     if not path.parent.is_dir():
         raise UsageError(f"there is no directory {path.parent} to keep a store in")
     arguments: dict[str, Any] = {"connect_args": {"timeout": STORE_BUSY_TIMEOUT_S}}
