@@ -169,8 +169,8 @@ def note(line: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on standard output; cells are text, never markup. Nothing is cut: on a narrow terminal long cells
-    go on in the next line, and short ones stay whole as far as there is room.
+    """A table on standard output; cells are text, never markup. Nothing is cut: on a narrow terminal long
+    cells go on in the next line, and short ones stay whole as far as there is room.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     lines, out = [[_showable(str(cell)) for cell in row] for row in rows], console()

@@ -158,8 +158,8 @@ def _engine(url: str, *, create: bool) -> sa.Engine:
 
 
 def _cannot_change(path: Path) -> bool:
-    """Whether a SQLite file lies on a read-only file system. Raises SourceUnreadable when the `-wal` beside it
-    holds commits that are not in the file: only SQLite puts them together, and for that it has to write.
+    """Whether a SQLite file lies on a read-only file system. Raises SourceUnreadable when the `-wal` beside
+    it holds commits that are not in the file: SQLite would have to write to put them together.
     """
     if not os.statvfs(path).f_flag & os.ST_RDONLY:
         return False
@@ -171,7 +171,8 @@ def _cannot_change(path: Path) -> bool:
 
 def _connect_unchanging(path: Path) -> sqlite3.Connection:
     # Threads share connections through the pool, one at a time, just as with the dialect's own.
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+    name = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    return sqlite3.connect(name, uri=True, check_same_thread=False)
 
 
 def _on_connect(connection: Any, _record: object) -> None:

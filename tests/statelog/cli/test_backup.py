@@ -292,4 +292,6 @@ def test_a_backup_on_a_read_only_medium_is_audited_and_restored(
     (stick / "node.db-wal").write_bytes(b"w")
     said = on_a_read_only_file_system(stick, "verify", copy, "--root", farm.anchor)
     assert (said.returncode, said.stdout) == (3, "")
-    assert said.stderr == f"statelog: {copy} cannot be read without writing: copy it and node.db-wal elsewhere\n"
+    assert (
+        said.stderr == f"statelog: {copy} cannot be read without writing: copy it and node.db-wal elsewhere\n"
+    )

@@ -19,7 +19,8 @@ say("cluster    " + "word " * 30, "  + path: " + "word " * 30, "plain " * 30, "s
 TABLE = """
 from statelog.cli.common import print_table
 heads = ("index", "sequenced at", "kind", "subject", "epoch", "record id", "")
-print_table(heads, [(7, "2026-11-30T21:00:13Z", "registry.gossip_record", "#" * 64 + " " + "=" * 128, 1, "0123abcd", "")])
+row = (7, "2026-11-30T21:00:13Z", "registry.gossip_record", "#" * 64 + " " + "=" * 128, 1, "0123abcd", "")
+print_table(heads, [row])
 """
 
 
