@@ -169,7 +169,8 @@ class Candidate(Context):
                     "SL-SCOPE", "not a key for this record", position, quorums[0].role, entry["key_id"]
                 )
         for key_set in quorums:
-            _check_quorum(key_set, self.signers)
+            if not is_met(key_set, self.signers):
+                raise _too_few(key_set, self.signers, proposed=key_set is not quorums[0])
 
     def check_revoked_and_fenced(self) -> None:
         """Step 10."""
@@ -258,13 +259,14 @@ def _not_for_this(code: str, sentence: str, position: int, expected: object, fou
     return refuse(code, sentence, path=f"signatures[{position}]", expected=expected, found=found)
 
 
-def _check_quorum(key_set: KeySet, signers: list[str]) -> None:
-    if not is_met(key_set, signers):
-        result = count(key_set, signers)
-        raise refuse(
-            "SL-QUORUM",
-            f"{result.missing} more of {key_set.role} must sign",
-            path="signatures",
-            expected=f"{key_set.threshold} of {len(key_set.issuers)} issuers",
-            found=f"{len(result.signed)}: {', '.join(result.signed) or 'nobody'}",
-        )
+def _too_few(key_set: KeySet, signers: list[str], *, proposed: bool) -> Refused:
+    """Names the set that lacks signers; `proposed`: the one that the record itself would put in force."""
+    result = count(key_set, signers)
+    whose = f"the proposed {key_set.role}" if proposed else key_set.role
+    return refuse(
+        "SL-QUORUM",
+        f"{result.missing} more of {whose} must sign",
+        path="signatures",
+        expected=f"{key_set.threshold} of {len(key_set.issuers)} issuers",
+        found=f"{len(result.signed)}: {', '.join(result.signed) or 'nobody'}",
+    )

@@ -2,11 +2,14 @@
 
 let token = "";
 
+const ANSWER_MS = 10000; // a replica that says nothing for so long is shown as one that does not answer
+
 /** GET a path; parsed JSON. Asks once for the access token when the replica wants one. */
 export async function get(path) {
   for (;;) {
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
-    const answer = await fetch(path, { headers, credentials: "omit", redirect: "error" });
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    const answer = await fetch(path, { headers, credentials: "omit", redirect: "error", signal });
     if (answer.status === 401) { await askForToken(); continue; }
     const body = await answer.json();
     if (!answer.ok) throw new Error(body.detail || `${path} answered ${answer.status}`);

@@ -2,6 +2,8 @@ import { el, get, say } from "/console/api.js";
 
 const REFRESH_MS = 5000;
 const SHORT = 12;
+const PAGE_ROWS = 200; // what one answer holds at most
+const MAX_PAGES = 5; // of a read model that are shown; a table says when there is more
 
 const short = (id) => el("span", { class: "mono", title: id }, id.slice(0, SHORT) || "–");
 const mark = (text, look) => el("span", { class: `mark ${look}` }, text);
@@ -17,6 +19,20 @@ function expiry(text, now) {
   const left = Math.round(Date.parse(text) / 1000 - now);
   return left <= 0 ? mark("expired", "bad") : el("time", { datetime: text, title: text }, `in ${ago(left)}`);
 }
+
+/** The rows of a read model, and whether there are more than are shown. */
+async function rowsOf(path) {
+  const rows = [];
+  let after = "";
+  for (let page = 0; page < MAX_PAGES && after !== null; page += 1) {
+    const answer = await get(`${path}?limit=${PAGE_ROWS}&after=${encodeURIComponent(after)}`);
+    rows.push(...answer.rows);
+    after = answer.next_after;
+  }
+  return { rows, more: after !== null };
+}
+
+const counted = (page, what) => (page.more ? `the first ${page.rows.length} ${what}; the API has the rest` : `${page.rows.length} ${what}`);
 
 function card(title, value, note = "", look = "") {
   return el("div", {}, el("dt", {}, title), el("dd", look ? { class: look } : {}, value, el("small", {}, note)));
@@ -61,7 +77,7 @@ function showRegistry(page, now) {
       expiry(row.expires_at, now),
       short(row.record_id),
     ]);
-  table("registry", `${rows.length} records`, ["Service", "Status", "Epoch", "Endpoints", "Expires", "Record"], rows);
+  table("registry", counted(page, "records"), ["Service", "Status", "Epoch", "Endpoints", "Expires", "Record"], rows);
 }
 
 function showNodes(page, roles, now) {
@@ -72,23 +88,23 @@ function showNodes(page, roles, now) {
   const rows = page.rows.map((row) => [
     row.display_name,
     row.ended_by ? mark("revoked", "bad") : mark(row.trust_tier, row.trust_tier === "candidate" ? "warn" : "good"),
-    (held[row.node_id] || ["–"]).join(", "),
+    (held[row.node_id] || [roles.more ? "…" : "–"]).join(", "),
     expiry(row.expires_at, now),
     short(row.node_id),
   ]);
-  table("nodes", `${rows.length} nodes`, ["Name", "Trust", "Roles", "Approval expires", "Node id"], rows);
+  table("nodes", counted(page, "nodes"), ["Name", "Trust", "Roles", "Approval expires", "Node id"], rows);
 }
 
 function showLeases(page, names, now) {
   const rows = page.rows.map((row) => [
     row.route_id,
-    row.ended_by ? mark("ended", "bad") : mark("leased", "good"),
+    row.ended_by ? mark("ended", "bad") : Date.parse(row.expires_at) / 1000 > now ? mark("leased", "good") : mark("over", "soft"),
     row.service,
     row.hops.map((hop) => names[hop] || hop.slice(0, SHORT)).join(" → ") || `policy ${row.next_hop_policy}`,
     row.allowed_classes.join(", "),
     expiry(row.expires_at, now),
   ]);
-  table("leases", `${rows.length} routes`, ["Route", "State", "Service", "Hops", "Classes", "Expires"], rows);
+  table("leases", counted(page, "routes"), ["Route", "State", "Service", "Hops", "Classes", "Expires"], rows);
 }
 
 function showRecords(page) {
@@ -114,8 +130,8 @@ function showRecords(page) {
 
 async function refresh() {
   const [status, registry, nodes, roles, leases, records] = await Promise.all([
-    get("/v1/status"), get("/v1/registry?limit=200"), get("/v1/nodes?limit=200"), get("/v1/roles?limit=200"),
-    get("/v1/leases?limit=200"), get("/v1/records?limit=20"),
+    get("/v1/status"), rowsOf("/v1/registry"), rowsOf("/v1/nodes"), rowsOf("/v1/roles"), rowsOf("/v1/leases"),
+    get("/v1/records?limit=20"),
   ]);
   showStatus(status);
   showRegistry(registry, status.now);
@@ -124,9 +140,15 @@ async function refresh() {
   showRecords(records);
 }
 
+let shown = "";
+
 async function loop() {
   if (!document.hidden) {
-    try { await refresh(); say(""); } catch (error) { say(`The replica does not answer: ${error.message}`); }
+    try {
+      await refresh();
+      shown = `; what stands here is of ${new Date().toISOString().slice(11, 19)} UTC`;
+      say("");
+    } catch (error) { say(`The replica does not answer: ${error.message}${shown}`); }
   }
   setTimeout(loop, REFRESH_MS);
 }

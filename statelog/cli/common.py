@@ -26,7 +26,9 @@ from statelog.limits import ANCHOR_FILE_MAX_BYTES
 from statelog.wording import digest_words
 
 EXIT_OK, EXIT_FINDINGS, EXIT_USAGE, EXIT_UNREADABLE = 0, 1, 2, 3
-_PIPE_WIDTH = 200  # a table in a pipe is not cut at the width of a terminal that is not there
+_PIPE_WIDTH = 1_000_000  # no row of a table is folded in a pipe: whoever reads it there reads lines
+_WHOLE = 20  # columns of a cell that is kept whole on a terminal when there is room: a time, a number, a name
+_NARROWEST = 10  # columns that are left to each cell that may be folded: half a time, a piece of an id
 
 
 class Form(StrEnum):
@@ -167,13 +169,23 @@ def note(line: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on standard output; cells are text, never markup."""
+    """A table on standard output; cells are text, never markup. Nothing is cut: on a narrow terminal long
+    cells go on in the next line, and short ones stay whole as far as there is room.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(_showable(str(cell))) for cell in row))
-    console().print(table)
+    lines, out = [[_showable(str(cell)) for cell in row] for row in rows], console()
+    widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
+    whole, room = set[int](), out.width - 2 * (len(widths) - 1)  # two spaces stand between columns
+    for at in sorted(range(len(widths)), key=lambda at: widths[at]):
+        if widths[at] > _WHOLE or room - widths[at] < _NARROWEST * (len(widths) - len(whole) - 1):
+            break
+        room -= widths[at]
+        whole.add(at)
+    for at, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=at in whole)
+    for line in lines:
+        table.add_row(*map(escape, line))
+    out.print(table)
 
 
 @contextmanager

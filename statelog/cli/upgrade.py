@@ -20,7 +20,7 @@ def upgrade(store: StoreOption = None, output: OutputOption = Form.TABLE) -> Non
     url = store_url(store)
     path = database_path(url)
     if path is not None and not path.is_file():
-        raise UsageError(f"there is no store at {path}; `statelog init` makes one")
+        raise UsageError(f"there is no store at {path}; `statelog init` makes one for a new cluster")
     upgrade_schema(url)
     if output is Form.JSON:
         print_json({"schema": SCHEMA, "store": url})

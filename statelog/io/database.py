@@ -4,10 +4,15 @@ database errors.
 SQLite runs in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut. Python's own
 transaction guessing is off; every transaction begins explicitly, a writing one with BEGIN IMMEDIATE, so that
 it holds the write lock before it reads and never fails half-way for having read too early.
+
+WAL mode writes beside the file even to read. What lies on a read-only file system, such as a backup on a
+stick that an auditor was given, is opened as a file that cannot change; nothing can be written to it.
 """
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,13 +145,34 @@ def _engine(url: str, *, create: bool) -> sa.Engine:
     if path is None:
         return sa.create_engine(parsed, pool_pre_ping=True)
     if not create and not path.is_file():
-        raise UsageError(f"there is no store at {path}; `statelog init` makes one")
+        raise UsageError(f"there is no store at {path}; `statelog init` makes one for a new cluster")
     if not path.parent.is_dir():
         raise UsageError(f"there is no directory {path.parent} to keep a store in")
-    engine = sa.create_engine(parsed, connect_args={"timeout": STORE_BUSY_TIMEOUT_S})
+    arguments: dict[str, Any] = {"connect_args": {"timeout": STORE_BUSY_TIMEOUT_S}}
+    if not create and _cannot_change(path):
+        arguments = {"creator": lambda: _connect_unchanging(path)}
+    engine = sa.create_engine(parsed, **arguments)
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
     return engine
+
+
+def _cannot_change(path: Path) -> bool:
+    """Whether a SQLite file lies on a read-only file system. Raises SourceUnreadable when the `-wal` beside
+    it holds commits that are not in the file: SQLite would have to write to put them together.
+    """
+    if not os.statvfs(path).f_flag & os.ST_RDONLY:
+        return False
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
+        raise SourceUnreadable(f"{path} cannot be read without writing: copy it and {wal.name} elsewhere")
+    return True
+
+
+def _connect_unchanging(path: Path) -> sqlite3.Connection:
+    # Threads share connections through the pool, one at a time, just as with the dialect's own.
+    name = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    return sqlite3.connect(name, uri=True, check_same_thread=False)
 
 
 def _on_connect(connection: Any, _record: object) -> None:

@@ -228,3 +228,11 @@ def test_a_recovery_opens_a_term_of_the_sequencers_it_named() -> None:
     assert after.start_root == story.cluster.log.root_at(size)
     assert {one.key_id for one in before.sequencers}.isdisjoint(one.key_id for one in after.sequencers)
     assert replayed(story).term == 2
+
+
+@pytest.mark.parametrize(
+    ("signed", "lacking"), [("ax", "1 more of root"), ("ab", "2 more of the proposed root")]
+)
+def test_a_quorum_that_is_missing_is_named(signed: str, lacking: str) -> None:
+    with pytest.raises(AssertionError, match=f": SL-QUORUM at signatures: {lacking}-authority must sign"):
+        run(f"G1[abc/2] -> D2[xyz/2] by:{signed}")

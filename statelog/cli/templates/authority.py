@@ -151,6 +151,8 @@ def veto(
       statelog propose authority.veto --store node.db --reason "our keys are safe"
     """
     pending = current.replay.state.recovery
+    if intent is None and pending is None:
+        raise UsageError("no recovery is under way in this log, so there is nothing to stop")
     return present(intent=intent or (None if pending is None else pending.record_id), reason=reason)
 
 

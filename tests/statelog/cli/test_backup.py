@@ -255,3 +255,43 @@ def test_a_store_is_not_restored_into_the_files_of_another(
     assert (said.code, "of another store" in said.err, restored.exists()) == (2, True, False)
     left.unlink()
     assert run("restore", saved, "--store", restored, "--root", farm.anchor).code == 0
+
+
+def on_a_read_only_file_system(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """What `statelog` says in a process that sees `folder` mounted read-only."""
+    inside = f'mount --bind "{folder}" "{folder}" && mount -o remount,ro,bind "{folder}"'
+    if subprocess.run(["unshare", "-rm", "sh", "-c", inside], check=False).returncode:
+        pytest.skip("mounting in a namespace of one's own is not allowed here")
+    command = [sys.executable, "-m", "statelog.cli.main", *map(str, arguments)]
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f'{inside} && exec "$@"', "sh", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_backup_on_a_read_only_medium_is_audited_and_restored(
+    farm: Farm, saved: Path, tmp_path: Path
+) -> None:
+    stick, restored = tmp_path / "stick", tmp_path / "restored.db"
+    stick.mkdir()
+    copy = saved.rename(stick / "node.db")
+    said = on_a_read_only_file_system(stick, "verify", copy, "--root", farm.anchor)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.endswith("clean\n")
+    said = on_a_read_only_file_system(stick, "restore", copy, "--store", restored, "--root", farm.anchor)
+    assert said.returncode == 0, said.stderr
+    engine = open_database(f"sqlite:///{restored}")
+    assert rows(engine) == rows(farm.store.engine)
+    engine.dispose()
+
+    # Commits that are only in the -wal are not passed over.
+    (stick / "node.db-wal").write_bytes(b"w")
+    said = on_a_read_only_file_system(stick, "verify", copy, "--root", farm.anchor)
+    assert (said.returncode, said.stdout) == (3, "")
+    assert (
+        said.stderr == f"statelog: {copy} cannot be read without writing: copy it and node.db-wal elsewhere\n"
+    )

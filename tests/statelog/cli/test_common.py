@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
+
+import pytest
 
 SCRIPT = """
 from statelog.cli.common import say
@@ -13,11 +16,19 @@ say("cluster    " + "word " * 30, "  + path: " + "word " * 30, "plain " * 30, "s
 """
 
 
-def printed(columns: int) -> list[str]:
-    """What the script prints on a terminal of so many columns."""
+TABLE = """
+from statelog.cli.common import print_table
+heads = ("index", "sequenced at", "kind", "subject", "epoch", "record id", "")
+row = (7, "2026-11-30T21:00:13Z", "registry.gossip_record", "#" * 64 + " " + "=" * 128, 1, "0123abcd", "")
+print_table(heads, [row])
+"""
+
+
+def printed(columns: int, script: str = SCRIPT) -> list[str]:
+    """What a script prints on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
-    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=theirs, env=environment) as process:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=theirs, env=environment) as process:
         os.close(theirs)
         chunks = []
         while True:
@@ -49,3 +60,17 @@ def test_long_lines_go_on_under_their_own_text() -> None:
 def test_nothing_is_wrapped_in_a_pipe() -> None:
     out = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout
     assert len(out.splitlines()) == 6
+
+
+@pytest.mark.parametrize("columns", [30, 80, 132])
+def test_a_table_loses_nothing_on_a_terminal_and_keeps_a_time_whole_where_there_is_room(columns: int) -> None:
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in printed(columns, TABLE)]
+    assert max(map(len, lines)) <= columns
+    assert any("2026-11-30T21:00:13Z" in line for line in lines) == (columns >= 80)
+    assert ("".join(lines).count("#"), "".join(lines).count("=")) == (64, 128)
+
+
+def test_a_row_is_one_line_in_a_pipe() -> None:
+    out = subprocess.run([sys.executable, "-c", TABLE], capture_output=True, text=True, check=True).stdout
+    assert len(out.splitlines()) == 2
+    assert "=" * 128 in out
