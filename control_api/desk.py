@@ -20,8 +20,8 @@ from statelog.io import desk, equivocation
 from statelog.io.database import CommitUnknownError
 from statelog.io.loading import begin_replay, follow
 from statelog.io.lookout import Look
-from statelog.io.sequencer import Submitted, is_elsewhere
-from statelog.io.sequencers import Sequencers, Writing
+from statelog.io.sequencer import ClockWrongError, Submitted, is_elsewhere
+from statelog.io.sequencers import Outcome, Sequencers, Writing
 from statelog.io.store import Store
 from statelog.replay import Replay
 from statelog.signing import record_id_of
@@ -52,7 +52,9 @@ class SequencingBackend:
         """Look at records while others are committed."""
         return self._writing.begin(batch)
 
-    def accept(self, begun: tuple[Sequence[bytes], Look], now: int) -> list[Receipt | Finding]:
+    def accept(
+        self, begun: tuple[Sequence[bytes], Look], now: int
+    ) -> list[Receipt | Finding | ClockWrongError]:
         """One commit of each sequencer concerned."""
         outcomes = self._writing.accept(begun, now)
         return [self._receipt(data, one, now) for data, one in zip(begun[0], outcomes, strict=True)]
@@ -61,10 +63,10 @@ class SequencingBackend:
         """End what was started to look."""
         self._writing.close()
 
-    def _receipt(self, data: bytes, outcome: Submitted | Finding, now: int) -> Receipt | Finding:
+    def _receipt(self, data: bytes, outcome: Outcome, now: int) -> Receipt | Finding | ClockWrongError:
         if isinstance(outcome, Submitted):
             return Receipt(outcome.record_id, outcome.log_index, outcome.duplicate, outcome.log)
-        if not is_elsewhere(outcome):
+        if isinstance(outcome, ClockWrongError) or not is_elsewhere(outcome):
             return outcome
         (queued,) = self._outbox.accept([data], now)
         return queued
@@ -142,7 +144,7 @@ class Desk(desk.Desk[Receipt]):
         *,
         name: str = "desk",
     ) -> None:
-        def heard(outcomes: list[Receipt | Finding]) -> None:
+        def heard(outcomes: Sequence[object]) -> None:
             if any(isinstance(one, Receipt) and not one.duplicate for one in outcomes):
                 written()
 

@@ -188,10 +188,12 @@ class _Ahead:
 
     Whoever asks for the same again, with whatever signature, costs no second replay. `last` is the hash of
     the newest leaf and `refused` that of the one after it, None without one; `dated` is the first fault of
-    an entry's date (`statelog.dating`).
+    an entry's date (`statelog.dating`) as from Unix second `since` on: what was only looked at then, in time,
+    has been seen by nobody else, and is judged by the witness's clock anew.
     """
 
     replay: Replay
+    since: float
     last: bytes | None = None
     refused: bytes | None = None
     dated: Finding | None = None
@@ -312,7 +314,7 @@ class Witness:
         """
         if self.replay.size == self.state.size:
             return
-        read = _Ahead(self.replay.copy())
+        read = _Ahead(self.replay.copy(), self._now)
         finding = yield from self._replay_to(request_id, read, self.state.size, UNAVAILABLE)
         if finding is not None or read.replay.root() != self.state.root:
             raise _stop(
@@ -362,7 +364,7 @@ class Witness:
             if [leaf_hash(leaf) for leaf in leaves[: len(known)]] != known:
                 ahead = None
         if ahead is None:
-            ahead = self._ahead = _Ahead(self.replay.copy())
+            ahead = self._ahead = _Ahead(self.replay.copy(), self._now)
         while ahead.replay.size < size and ahead.refused is None:
             end = min(size, ahead.replay.size + STORE_BATCH_ENTRIES)
             leaves = yield from self._fetch(request_id, ahead.replay.size, end)
@@ -387,10 +389,12 @@ class Witness:
         size = request.checkpoint.size
         if size < self.replay.first_checkpoint_size:
             raise _stop(UNPROCESSABLE, "SL-CHECKPOINT", "there is no checkpoint before the first term")
-        ahead, read = self._ahead, _Ahead(self.replay.copy())
+        ahead, read = self._ahead, _Ahead(self.replay.copy(), self._now)
         known = ahead is not None and read.replay.size < ahead.replay.size <= size and ahead.refused is None
+        if ahead is not None and known and self.replay.started:  # before that nothing is judged by age
+            known = abs(self._now - ahead.since) <= self.replay.state.descriptor.clock_skew_s
         if ahead is not None and known:
-            read = _Ahead(ahead.replay.copy(), ahead.last, None, ahead.dated)
+            read = _Ahead(ahead.replay.copy(), ahead.since, ahead.last, None, ahead.dated)
         finding = yield from self._replay_to(request_id, read, size, when_absent)
         try:
             read.replay.check_head(request.checkpoint)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from fabric import limits
@@ -23,7 +23,7 @@ from statelog.findings import Finding
 from statelog.io.cosign import HttpsWitnesses
 from statelog.io.desk import Desk
 from statelog.io.doorbell import ring
-from statelog.io.sequencer import Submitted, is_elsewhere
+from statelog.io.sequencer import ClockWrongError, Submitted, is_elsewhere
 from statelog.io.sequencers import Sequencers, Writing
 from statelog.io.working import Waiting
 from statelog.limits import MAX_BATCH_RECORDS
@@ -122,7 +122,7 @@ class Sequencing(Host):
 
     # -- on threads of their own --
 
-    def _wrote(self, outcomes: list[Submitted | Finding]) -> None:
+    def _wrote(self, outcomes: Sequence[Submitted | Finding | StatelogError]) -> None:
         if any(isinstance(one, Submitted) for one in outcomes):
             with contextlib.suppress(RuntimeError):  # the node's loop has ended
                 self._home.call_soon_threadsafe(self.wake)
@@ -170,10 +170,17 @@ class Sequencing(Host):
         """Sequence what waits in the outbox; True. What belongs to another writer waits for `Forwarder`."""
         store = self.sequencers.authority.store
         moved, page = False, store.outbox_pending(MAX_BATCH_RECORDS)
+        early: ClockWrongError | None = None
         while page:
-            outcomes, drained = await asyncio.gather(*(self._desk.submit(row.data) for row in page)), 0
+            asked = (self._desk.submit(row.data) for row in page)
+            outcomes, drained = await asyncio.gather(*asked, return_exceptions=True), 0
             with store.writing() as connection:
                 for row, outcome in zip(page, outcomes, strict=True):
+                    if isinstance(outcome, ClockWrongError):
+                        early = outcome  # the records of other logs do not wait for that one's time
+                        continue
+                    if isinstance(outcome, BaseException):
+                        raise outcome
                     if not isinstance(outcome, Finding):
                         place = store.of(outcome.log)
                         place.outbox_sequenced(row.record_id, outcome.log_index, connection)
@@ -191,6 +198,8 @@ class Sequencing(Host):
             )
         if moved:
             ring(self._url)
+        if early is not None:
+            raise early
         return True
 
     async def _cosign(self, wake: asyncio.Event) -> bool:

@@ -24,6 +24,7 @@ from statelog.io.database import (
     write_transaction,
 )
 from statelog.io.files import BESIDE_A_DATABASE, replacing
+from statelog.io.schema import check_values
 from statelog.io.sources import StoreSource
 from statelog.io.store import Store
 from statelog.limits import STORE_BATCH_ENTRIES
@@ -65,6 +66,7 @@ def restore(path: Path, url: str, judge: Judge, progress: Callable[[int], None] 
     source = open_database(f"sqlite:///{path}")
     try:
         with read_transaction(source) as connection:
+            check_values(connection)
             damage = integrity(connection)  # a damaged index may hide rows from whoever copies them
             if damage:
                 raise refuse(

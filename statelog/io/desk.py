@@ -22,18 +22,21 @@ from statelog.limits import MAX_BATCH_RECORDS
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 B = TypeVar("B")
 
 
-class Backend(Protocol[B, T]):
+class Backend(Protocol[B, T_co]):
     """Takes batches, in two steps: both are called in the desk's thread, for batches in order."""
 
     def begin(self, batch: Sequence[bytes]) -> B:
         """A batch is next but one: begin what needs no turn."""
         ...
 
-    def accept(self, begun: B, now: int) -> list[T | Finding]:
-        """Take a batch in one commit; one answer for each record, in order. Raises when the store fails."""
+    def accept(self, begun: B, now: int) -> Sequence[T_co | Finding | StatelogError]:
+        """Take a batch in one commit; one answer for each record, in order: an error is raised to whoever
+        submitted that record. Raises when the store fails.
+        """
         ...
 
     def close(self) -> None:
@@ -65,7 +68,7 @@ class Desk(Generic[T]):
         self,
         backend: Backend[Any, T],
         clock: Callable[[], float],
-        written: Callable[[list[T | Finding]], None],
+        written: Callable[[Sequence[T | Finding | StatelogError]], None],
         *,
         waiting: int,
         name: str = "desk",
@@ -93,7 +96,7 @@ class Desk(Generic[T]):
     async def submit(self, data: bytes) -> T | Finding:
         """What became of a record, once that is durable.
 
-        Raises DeskFullError, DeskClosedError, and what the backend raises when its store fails.
+        Raises DeskFullError, DeskClosedError, and what the backend raises or answers for it.
         """
         loop = asyncio.get_running_loop()
         ticket: _Ticket[T] = _Ticket(data, loop, loop.create_future())
@@ -154,11 +157,11 @@ class Desk(Generic[T]):
         _tell(batch, outcomes)
 
 
-def _tell(batch: Sequence[_Ticket[T]], outcomes: Sequence[T | Finding] | Exception) -> None:
+def _tell(batch: Sequence[_Ticket[Any]], outcomes: Sequence[object] | Exception) -> None:
     """Wake the callers, those of one loop together. A loop may be gone, or a caller: the records' fate does
     not depend on either.
     """
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket[T], T | Finding | Exception]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket[Any], object]]] = {}
     for at, ticket in enumerate(batch):
         outcome = outcomes if isinstance(outcomes, Exception) else outcomes[at]
         by_loop.setdefault(ticket.loop, []).append((ticket, outcome))
@@ -167,7 +170,7 @@ def _tell(batch: Sequence[_Ticket[T]], outcomes: Sequence[T | Finding] | Excepti
             loop.call_soon_threadsafe(_set_all, told)
 
 
-def _set_all(told: Sequence[tuple[_Ticket[T], T | Finding | Exception]]) -> None:
+def _set_all(told: Sequence[tuple[_Ticket[Any], object]]) -> None:
     for ticket, outcome in told:
         if ticket.answer.done():
             continue

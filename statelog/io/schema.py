@@ -20,12 +20,21 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import migrations
-from statelog.errors import UsageError, refuse
+from statelog.errors import SourceUnreadable, UsageError, refuse
 
 # What ANALYZE keeps for the planner: it changes how fast an answer comes, never the answer.
 _STATISTICS: Final = {
     "sqlite_stat1": "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
     "sqlite_stat4": "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
+}
+# What SQLite's columns hold by their type; it would let any of them hold anything.
+_HOLDS: Final = {
+    "TEXT": "text",
+    "VARCHAR(32)": "text",
+    "BLOB": "blob",
+    "BIGINT": "integer",
+    "INTEGER": "integer",
+    "BOOLEAN": "integer",
 }
 # (table, name) of what acts on a table by itself.
 _ACTING: Final = """
@@ -73,6 +82,25 @@ def check_schema(connection: sa.Connection) -> None:
         _check_file(connection)
     else:
         _check_server(connection)
+
+
+def check_values(connection: sa.Connection) -> None:
+    """Raises SourceUnreadable, naming table and column, for a SQLite file in which some value is not of its
+    column's type. Reads every row; a database server sees to it itself.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    for table, columns in _wanted().columns.items():
+        wrong = {
+            name: f"typeof({name}) <> '{_HOLDS[type_]}'" + (f" AND {name} IS NOT NULL" if nullable else "")
+            for name, (type_, nullable) in columns.items()
+        }
+        which = " ".join(f"WHEN {test} THEN '{name}'" for name, test in wrong.items())
+        where = " OR ".join(wrong.values())
+        query = f"SELECT CASE {which} END FROM {table} WHERE {where} LIMIT 1"  # noqa: S608 - our own names
+        name = connection.exec_driver_sql(query).scalar()
+        if name is not None:
+            raise SourceUnreadable(f"the column {table}.{name} holds a value that is no {columns[name][0]}")
 
 
 def _check_file(connection: sa.Connection) -> None:

@@ -12,9 +12,11 @@ from statelog.admission import home_log
 from statelog.errors import Refused
 from statelog.findings import Finding
 from statelog.io.lookout import UNSEEN, Look, Lookout, Seen
-from statelog.io.sequencer import Sequencer, Submitted
+from statelog.io.sequencer import ClockWrongError, Sequencer, Submitted
 from statelog.io.store import Store
 from statelog.state import AUTHORITY_LOG
+
+Outcome = Submitted | Finding | ClockWrongError
 
 
 class Sequencers:
@@ -66,10 +68,11 @@ class Sequencers:
 
     def submit_many(
         self, batch: Sequence[bytes], now: int, seen: Sequence[Seen] | None = None
-    ) -> list[Submitted | Finding]:
+    ) -> list[Outcome]:
         """Sequence records, those of one log in order; one answer for each.
 
-        `seen` and what is raised are as for `Sequencer.submit_many`.
+        `seen` and what is raised are as for `Sequencer.submit_many`, but that a log whose newest time lies
+        ahead holds up no other: ClockWrongError is then the answer for each of its records.
         """
         known = [UNSEEN] * len(batch) if seen is None else seen
         homes = [self.home(data) for data in batch]
@@ -84,13 +87,17 @@ class Sequencers:
 
     def _submit(
         self, batch: Sequence[bytes], seen: Sequence[Seen], homes: dict[int, str], now: int
-    ) -> dict[int, Submitted | Finding]:
+    ) -> dict[int, Outcome]:
         """The records at the positions of `homes`, each in the log that it names there."""
-        found: dict[int, Submitted | Finding] = {}
+        found: dict[int, Outcome] = {}
         for log in dict.fromkeys(homes.values()):
             chosen = [position for position, home in homes.items() if home == log]
             data, known = [batch[at] for at in chosen], [seen[at] for at in chosen]
-            answers = self.of(log).submit_many(data, now, known)
+            answers: Sequence[Outcome]
+            try:
+                answers = self.of(log).submit_many(data, now, known)
+            except ClockWrongError as error:
+                answers = [error] * len(data)
             found.update(zip(chosen, answers, strict=True))
         return found
 
@@ -106,7 +113,7 @@ class Writing:
         """Look at records while others are committed."""
         return batch, self._lookout.begin(batch, self.sequencers.authority.glance())
 
-    def accept(self, begun: tuple[Sequence[bytes], Look], now: int) -> list[Submitted | Finding]:
+    def accept(self, begun: tuple[Sequence[bytes], Look], now: int) -> list[Outcome]:
         """One commit of each sequencer concerned. Raises as `Sequencers.submit_many`."""
         batch, look = begun
         return self.sequencers.submit_many(batch, now, self._lookout.finish(look))

@@ -17,12 +17,14 @@ from statelog.audit_store import (
     StoredRollback,
     StoredSplitView,
 )
+from statelog.errors import refuse
 from statelog.io.database import integrity, open_database, read_transaction
 from statelog.io.resources import FolderResources, WebResources, is_address
+from statelog.io.schema import check_values
 from statelog.io.store import Store
 from statelog.io.tables import ahead_record, checkpoint, cosignature
 from statelog.limits import STORE_BATCH_ENTRIES
-from statelog.state import AUTHORITY_LOG
+from statelog.state import AUTHORITY_LOG, PARTITION_LOG_PREFIX
 from statelog.tilelog import Resources, TileLog
 
 
@@ -43,8 +45,14 @@ class StoreSource:
         return self._store.logs(self._connection)
 
     def logs_with_rows(self) -> list[str]:
-        """Likewise, and those of which only the head is missing."""
-        return self._store.logs_with_rows(self._connection)
+        """Likewise, and those of which only the head is missing. Raises Refused SL-STORED for a log of a name
+        that no log has.
+        """
+        found = self._store.logs_with_rows(self._connection)
+        for log in found:
+            if log != AUTHORITY_LOG and not log.startswith(PARTITION_LOG_PREFIX):
+                raise refuse("SL-STORED", "the store holds rows of a log that no cluster has", found=log[:80])
+        return found
 
     def of(self, log: str) -> StoreSource:
         """Another log of the same database, at the same moment."""
@@ -150,27 +158,27 @@ class FileCheck:
 
 
 def _ahead_rows(connection: sa.Connection) -> Iterator[StoredAhead]:
-    own, last = ahead_record.c, ""
+    own, beyond = ahead_record.c, sa.true()
     query = sa.select(*(own[name] for name in StoredAhead.__dataclass_fields__))
     query = query.order_by(own.record_id).limit(STORE_BATCH_ENTRIES)
     while True:
-        rows = connection.execute(query.where(own.record_id > last)).all()
+        rows = connection.execute(query.where(beyond)).all()
         yield from (StoredAhead(*row) for row in rows)
         if not rows:
             return
-        last = rows[-1].record_id
+        beyond = own.record_id > rows[-1].record_id
 
 
 def _checkpoint_rows(connection: sa.Connection, log: str) -> Iterator[tuple[int, bytes, bytes]]:
-    own, start = checkpoint.c, 0
+    own, beyond = checkpoint.c, sa.true()
     query = sa.select(own.size, own.root, own.note).where(own.log == log)
     query = query.order_by(own.size).limit(STORE_BATCH_ENTRIES)
     while True:
-        rows = connection.execute(query.where(own.size >= start)).all()
+        rows = connection.execute(query.where(beyond)).all()
         yield from ((size, root, note) for size, root, note in rows)
         if not rows:
             return
-        start = rows[-1].size + 1
+        beyond = own.size > rows[-1].size
 
 
 def _cosignature_rows(connection: sa.Connection, log: str) -> Iterator[CosignatureRow]:
@@ -195,11 +203,14 @@ def _cosignature_rows(connection: sa.Connection, log: str) -> Iterator[Cosignatu
 
 @contextmanager
 def open_source(url: str, log: str = AUTHORITY_LOG) -> Iterator[StoreSource]:
-    """The log in the database at `url`. Raises as `open_database` does."""
+    """The log in the database at `url`. Raises as `open_database` does, and SourceUnreadable for values that
+    are not of their columns' types.
+    """
     engine = open_database(url)
     check = FileCheck(engine)
     try:
         with read_transaction(engine) as connection:
+            check_values(connection)
             yield StoreSource(Store(engine, log), connection, check)
     finally:
         check.close()

@@ -346,17 +346,16 @@ class Store(WorkingTables):
     ) -> Iterator[tuple[int, bytes]]:
         """(size, note with cosignature lines) of every checkpoint of at least `start` entries, by size."""
         columns = tables.checkpoint.c
+        beyond = columns.size >= start
         while True:
-            query = sa.select(columns.size, columns.note).where(
-                columns.log == self.log, columns.size >= start
-            )
+            query = sa.select(columns.size, columns.note).where(columns.log == self.log, beyond)
             with self.reading(connection) as used:
                 rows = used.execute(query.order_by(columns.size).limit(STORE_BATCH_ENTRIES)).all()
                 found = [(row.size, self._with_lines(row.size, row.note, used)) for row in rows]
             yield from found
             if not rows:
                 return
-            start = rows[-1].size + 1
+            beyond = columns.size > rows[-1].size
 
     def put_cosignatures(
         self, size: int, found: Sequence[StoredCosignature], connection: sa.Connection | None = None

@@ -137,3 +137,18 @@ def test_cosignatures_of_another_head_vouch_for_nothing() -> None:
     _, other = parse_signed_checkpoint(head_note(replay_of(cluster, size - 1)))
     assert is_vouched_for(note, witnesses)
     assert not is_vouched_for(other.with_signatures(note.signatures[1:]), witnesses)
+
+
+def test_a_look_that_was_not_cosigned_lets_no_delay_run() -> None:
+    """Whoever holds the source shows the intent to witnesses in time, and to all others when it is due."""
+    cluster, host, allowed = begun()
+    assert host.stored is not None
+    old, size, before = host.stored.size, cluster.log.size, host.stored
+    by_a_stranger = head_note(replay_of(cluster, size), "control-1")
+    assert verdict(host.ask(request_body(cluster, old, size, by_a_stranger), cluster.now)) == (
+        403,
+        "SL-CHECKPOINT",
+    )
+    assert asked(host, (), cluster.now + allowed + 1) == (422, "SL-RECOVERY")
+    assert host.stored == before
+    assert asked(host, SEEN, cluster.now + allowed + 1) == (200, "")

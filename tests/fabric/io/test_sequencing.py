@@ -262,6 +262,40 @@ def test_after_a_fast_clock_nothing_is_added_and_nothing_is_lost(
     run(main)
 
 
+def test_a_log_that_waits_for_its_time_does_not_hold_up_the_outbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition's newest entry is dated half an hour ahead, and its records stand in front."""
+    monkeypatch.setattr("fabric.io.sequencing.MAX_BATCH_RECORDS", 2)
+    monkeypatch.setattr(limits, "SEQUENCING_RETRY_FIRST_S", 0.05)
+    clock = [time.time()]
+
+    async def main() -> None:
+        async with host(tmp_path, clock=lambda: clock[0]) as (sequencing, _, cluster):
+            store, log = sequencing.sequencers.authority.store, "routes-eu-1"
+            entries = [sequencer_entry("sequencer-1", "control-1", cluster.cluster_id)]
+            term = cluster.log_term(log, start_size=0, start_root=EMPTY_ROOT, sequencers=entries)
+            assert (await sequencing.submit(encode(term))).state == "pending"
+            await sequencing.wait_final(cluster.log.size)
+            leases_ = [encode(cluster.lease(f"eu-1/{n}", partition="eu-1")) for n in range(4)]
+            sequencing.sequencers.of(log).submit(leases_.pop(), int(clock[0]) + 1_800)
+            for n, lease in enumerate(leases_):
+                store.outbox_put(record_id_of(decode(lease)), lease, cluster.now - 10 + n)
+            good = encode(cluster.registry("web-admin"))
+            store.outbox_put(record_id_of(decode(good)), good, cluster.now)
+            sequencing.wake()
+            await sequencing.wait_final(cluster.log.size + 1)
+            row = store.outbox_row(record_id_of(decode(good)))
+            assert row is not None
+            assert (row.state, row.log_index) == ("final", cluster.log.size + 1)
+            assert len(store.outbox_pending(9)) == 3
+
+            clock[0] += 1_800  # that time comes, and nobody has to ring
+            await until(lambda: not store.outbox_pending(9))
+
+    run(main)
+
+
 def test_what_waits_for_another_writer_does_not_hold_up_the_outbox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

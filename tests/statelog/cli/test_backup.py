@@ -129,6 +129,18 @@ def test_a_store_that_does_more_than_hold_rows_is_not_read(
     assert not restored.exists()
 
 
+def test_values_that_no_column_should_hold_are_not_copied(
+    farm: Farm, run: Run, saved: Path, tmp_path: Path
+) -> None:
+    with sqlite3.connect(saved) as connection:
+        connection.execute("UPDATE log_head SET final_size = 'many'")
+    connection.close()
+    restored = tmp_path / "restored.db"
+    said = run("restore", saved, "--store", restored, "--root", farm.anchor)
+    assert (said.code, "log_head.final_size holds a value that is no BIGINT" in said.err) == (3, True)
+    assert not restored.exists()
+
+
 def test_what_is_restored_is_what_was_audited(farm: Farm, run: Run, saved: Path, tmp_path: Path) -> None:
     """Whoever writes to the backup meanwhile changes nothing: the copy is judged, then committed."""
     restored, judged = tmp_path / "restored.db", list[int]()

@@ -111,10 +111,42 @@ def test_development_is_said(run: Run, tmp_path: Path) -> None:
 
 def test_text_in_a_column_of_bytes_is_no_crash(farm: Farm, run: Run) -> None:
     damage(farm.path, "UPDATE log_entry SET leaf = CAST(leaf AS TEXT) WHERE log_index = 3")
-    for command in (("verify", farm.path, "--root", farm.anchor), ("log", "--store", farm.path)):
+    for command, sentence in (
+        (("verify", farm.path, "--root", farm.anchor), "log_entry.leaf holds a value that is no BLOB"),
+        (("log", "--store", farm.path), "a column of bytes holds str"),
+    ):
         said = run(*command)
         assert (said.code, said.err.count("\n")) == (3, 1)
-        assert "a column of bytes holds str" in said.err
+        assert sentence in said.err
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "sentence"),
+    [
+        ("UPDATE log_head SET size = 'many'", 3, "log_head.size holds a value that is no BIGINT"),
+        (
+            "UPDATE checkpoint SET size = x'07' WHERE rowid = 1",
+            3,
+            "checkpoint.size holds a value that is no BIGINT",
+        ),
+        ("UPDATE log_node SET log = x'07' WHERE rowid = 1", 3, "log_node.log holds a value that is no TEXT"),
+        (
+            "UPDATE log_entry SET record_id = x'07' WHERE log_index = 3",
+            3,
+            "log_entry.record_id holds a value",
+        ),
+        ("UPDATE checkpoint SET size = 9223372036854775807 WHERE rowid = 1", 1, "SL-"),
+        ("UPDATE log_node SET log = 'other' WHERE rowid = 1", 1, "SL-STORED"),
+    ],
+)
+def test_values_that_no_column_should_hold_are_no_crash(
+    farm: Farm, run: Run, statement: str, code: int, sentence: str
+) -> None:
+    damage(farm.path, statement)
+    said = run("verify", farm.path, "--root", farm.anchor)
+    assert said.code == code
+    assert sentence in said.err + said.out
+    assert "Traceback" not in said.err
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a database at all" * 100])

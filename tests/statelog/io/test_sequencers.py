@@ -12,7 +12,7 @@ from statelog.canonical import encode
 from statelog.errors import Refused
 from statelog.findings import Finding
 from statelog.io.loading import StoredAuthority, load_replay
-from statelog.io.sequencer import Sequencer, Submitted
+from statelog.io.sequencer import ClockWrongError, Sequencer, Submitted
 from statelog.io.sequencers import Sequencers
 from statelog.io.store import Store
 from statelog.leaf import split_leaf
@@ -129,6 +129,23 @@ def test_entries_rest_on_what_is_final(site: Site) -> None:
     site.writers.submit(site.lease("c"), site.cluster.now)
     sizes = [split_leaf(row.leaf).authority_size for row in site.store.of(LOG).entries(0)]
     assert sizes == [opened, opened, opened + 1]
+
+
+def test_a_log_that_waits_for_its_time_holds_up_no_other(site: Site) -> None:
+    """The clock was fast when it wrote a partition's log: the authority log goes on, even to a new term."""
+    site.open("sequencer-1")
+    policy, now = encode(site.cluster.policy()), site.cluster.now
+    site.writers.submit(site.lease("a", issued_at=now), now + 1_000)
+    lease = site.lease("b", issued_at=now)
+    waits, placed = site.writers.submit_many([lease, policy], now)
+    assert isinstance(waits, ClockWrongError)
+    assert isinstance(placed, Submitted)
+    assert (placed.log, placed.duplicate) == ("authority", False)
+    again, duplicate = site.writers.submit_many([lease, policy], now + 1_000)
+    assert isinstance(again, Submitted)
+    assert (again.log, again.log_index) == (LOG, 1)
+    assert isinstance(duplicate, Submitted)
+    assert duplicate.duplicate
 
 
 def test_a_log_that_is_not_finally_open_is_not_written(site: Site) -> None:

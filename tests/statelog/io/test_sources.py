@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,7 @@ def test_records_ahead_of_the_log_are_read_and_judged(engine: sa.Engine, url: st
         data=kept[2].data[:-2],
     )
     assert [code for code, _ in codes(url)].count("SL-CANON") == 1
+    unnamed = replace(kept[0], record_id="", data=kept[0].data[:-2])  # sorts before every other
+    with engine.begin() as connection:
+        store.ahead_put(unnamed, connection)
+    assert [code for code, _ in codes(url)].count("SL-CANON") == 2
