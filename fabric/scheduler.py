@@ -13,8 +13,8 @@ Source: docs/wire.md, "Scheduling".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, KeysView
+from typing import Final, TypeVar
 
 from fabric import limits
 from fabric.buckets import TokenBucket
@@ -27,6 +27,8 @@ _EXPRESS_ORDER: Final = (TrafficClass.CONTROL, TrafficClass.DNS, TrafficClass.IN
 _SHRINKING: Final = frozenset({TrafficClass.BULK, TrafficClass.DROPPABLE})
 _URGENT: Final = frozenset({TrafficClass.DNS, TrafficClass.INTERACTIVE})
 _PEAK_SHARE: Final = 4
+
+T = TypeVar("T")
 
 
 class Item:
@@ -120,6 +122,11 @@ class Ring:
         self._by_name: dict[str, _Tenant] = {}
         self._lanes: dict[LaneKey, int] = {}
 
+    @property
+    def lanes(self) -> KeysView[LaneKey]:
+        """Those on which something waits."""
+        return self._lanes.keys()
+
     def add(self, queue: StreamQueue) -> None:
         """Put a queue at the end of its tenant's turns; nothing if it is in already."""
         if queue.ring is not None:
@@ -147,20 +154,21 @@ class Ring:
             del self._by_name[queue.tenant]
 
     def find(self, eligible: Callable[[StreamQueue], bool], closed: set[LaneKey]) -> StreamQueue | None:
-        """The first queue in turn that is eligible; it stands first afterwards.
+        """The first queue in turn that is eligible; it stands first afterwards, and those that were passed
+        over keep their places behind it: a frame that waits for room is asked about before the next turns.
 
         Queues on lanes that are `closed`, also while this looks, are not asked: with one lane for a hundred
         streams the first that finds it full is the last that looks.
         """
-        for _ in range(len(self.tenants)):
-            queues = self.tenants[0].queues
-            for _ in range(len(queues)):
-                if self._lanes.keys() <= closed:
+        lanes = self.lanes
+        for tenant in self.tenants:
+            for queue in tenant.queues:
+                if lanes <= closed:
                     return None
-                if queues[0].lane not in closed and eligible(queues[0]):
-                    return queues[0]
-                queues.rotate(-1)
-            self.tenants.rotate(-1)
+                if queue.lane not in closed and eligible(queue):
+                    _to_front(tenant.queues, queue)
+                    _to_front(self.tenants, tenant)
+                    return queue
         return None
 
     def served(self, queue: StreamQueue, size: int) -> None:
@@ -349,6 +357,8 @@ class Scheduler:
 
     def _find(self, rings: tuple[Ring, ...]) -> tuple[Ring, StreamQueue] | None:
         for ring in rings:
+            if self._total_full:
+                break
             queue = ring.find(self._fits_in_total, self._closed) if ring.tenants else None
             if queue is not None:
                 return ring, queue
@@ -359,8 +369,10 @@ class Scheduler:
             return False
         if _goes(queue.first.size, self._total, self._peak_total):
             return True
+        # Until it does, nothing smaller takes what the session has left: it would, for ever.
         self._total_full = True
-        self._closed.add(queue.lane)
+        if queue.ring is not None:
+            self._closed.update(queue.ring.lanes)
         return False
 
     def _fits(self, queue: StreamQueue) -> bool:
@@ -405,6 +417,13 @@ class Scheduler:
         ring.served(queue, item.size)
         self._enlist(queue)
         self._taken.append((queue, item))
+
+
+def _to_front(row: deque[T], one: T) -> None:
+    """What follows a call must not go on with an iteration over the row."""
+    if row[0] is not one:
+        row.remove(one)
+        row.appendleft(one)
 
 
 def _no_room(_lane: LaneKey) -> int:
