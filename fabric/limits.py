@@ -521,7 +521,7 @@ SESSION_STREAMS = 1024
 
 SESSION_STREAM_ID_GAPS = 32_768
 """Ids above the lowest never opened; OPENs on different lanes pass each other, but not by this many. All that
-a peer takes (`SESSION_OPENS_BURST`, `SESSION_OPENS_PER_S`) until an OPEN that nobody answers counts as arrived
+a peer takes (`SESSION_OPENS_BURST`, `SESSION_OPENS_PER_S`) until an OPEN without an answer counts as arrived
 (`SESSION_OPEN_ARRIVES_S`), so that one stream which waits for its far end stops no others. A bit each where
 they come in, a quarter of a kilobyte where they were opened and not answered.
 """
@@ -558,7 +558,7 @@ payload each, the dearest there is: 187 to 200 bytes of objects, 315 resident, o
 
 SESSION_QUEUE_BYTES = 4 << 20
 """Frames of all streams queued before none of reliable, bulk and droppable is writable; those of streams that
-wait for their own credit do not count.
+wait for their own credit do not count, nor those that a relay passes on.
 """
 
 PENDING_PONGS = 32

@@ -52,7 +52,18 @@ class Item:
 class StreamQueue(SendCredit):
     """The frames of one stream that wait, first in first out, and the stream's credit."""
 
-    __slots__ = ("bucket", "items", "lane", "queued", "ring", "stream_id", "stuck", "tenant", "turn")
+    __slots__ = (
+        "bucket",
+        "items",
+        "lane",
+        "queued",
+        "relayed",
+        "ring",
+        "stream_id",
+        "stuck",
+        "tenant",
+        "turn",
+    )
 
     def __init__(self, stream_id: int, lane: LaneKey, credit: int, now: float) -> None:
         super().__init__(credit)
@@ -61,7 +72,8 @@ class StreamQueue(SendCredit):
         self.tenant = ""
         self.items: deque[Item] | None = None  # while there are any
         self.queued = 0
-        self.stuck = 0  # `queued` while the next frame waits for the stream's own credit
+        self.relayed = False  # bounded by what its sender may send, and by the relay
+        self.stuck = 0  # `queued` if relayed, and while the next frame waits for the stream's own credit
         self.turn = limits.SCHEDULER_QUANTUM_BYTES
         self.ring: Ring | None = None
         rates = limits.SCHEDULER_STREAM_RATES.get(lane.traffic_class)
@@ -219,7 +231,9 @@ class Scheduler:
         self.shrunk_at = float("-inf")
         """When bulk last gave way to urgent traffic."""
         self.stuck = 0
-        """Bytes of streams whose next frame waits for the stream's own credit."""
+        """Bytes that hold up no writer of other streams: of those which a relay passes on, and of those whose
+        next frame waits for the stream's own credit.
+        """
         self._peer_percent = 0
         self._peer_until = float("-inf")
         # What one call of `pull` works with.
@@ -289,7 +303,7 @@ class Scheduler:
             self._rings[queue.lane.traffic_class].add(queue)
         elif queue.ring is not None:
             queue.ring.remove(queue)
-        stuck = queue.queued if queue.ring is None else 0
+        stuck = queue.queued if queue.relayed or queue.ring is None else 0
         self.stuck += stuck - queue.stuck
         queue.stuck = stuck
 
