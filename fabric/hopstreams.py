@@ -309,9 +309,10 @@ class HopStreams:
         """
         stream = self._live(stream_id)
         if stream is not None:
-            stream.relayed = True
+            stream.relayed = stream.queue.relayed = True
             self.scheduler.move(stream.queue, tenant)
             if stream.datagrams is not None:
+                stream.datagrams.relayed = True
                 self.scheduler.move(stream.datagrams, tenant)
 
     def close_stream(self, now: float, stream_id: int) -> None:
@@ -614,7 +615,9 @@ class HopStreams:
         return min(left, self._shared_room())
 
     def _shared_room(self) -> int:
-        """What streams that wait for their own credit have queued holds up nobody else."""
+        """What streams that wait for their own credit have queued holds up nobody else, nor does what a relay
+        passes on: of that there is always more, and the node's own streams take their turns with it.
+        """
         return limits.SESSION_QUEUE_BYTES - self.scheduler.queued + self.scheduler.stuck
 
     def _late(self, stream_id: int) -> None:

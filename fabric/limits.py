@@ -516,8 +516,12 @@ SESSION_DRAIN_S = 10.0
 SESSION_STREAMS = 1024
 """Streams that a peer may have open at once in one session."""
 
-SESSION_STREAM_ID_GAPS = 4096
-"""Ids above the lowest never opened; OPENs on different lanes pass each other, but not by this many."""
+SESSION_STREAM_ID_GAPS = 32_768
+"""Ids above the lowest never opened; OPENs on different lanes pass each other, but not by this many. All that
+a peer takes (`SESSION_OPENS_BURST`, `SESSION_OPENS_PER_S`) until an OPEN without an answer counts as arrived
+(`SESSION_OPEN_ARRIVES_S`), so that one stream which waits for its far end stops no others. A bit each where
+they come in, a quarter of a kilobyte where they were opened and not answered.
+"""
 
 SESSION_WINDOW_BYTES = 32 << 20
 """Unconsumed bytes of one session: 2.5 Gbit/s over 100 ms."""
@@ -551,7 +555,7 @@ payload each, the dearest there is: 187 to 200 bytes of objects, 315 resident, o
 
 SESSION_QUEUE_BYTES = 4 << 20
 """Frames of all streams queued before none of reliable, bulk and droppable is writable; those of streams that
-wait for their own credit do not count.
+wait for their own credit do not count, nor those that a relay passes on.
 """
 
 PENDING_PONGS = 32

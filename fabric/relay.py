@@ -207,6 +207,8 @@ class Relay:
         self._unix_now = unix_now
         self._legs: dict[Session, dict[int, _Leg]] = {}
         self._touched: dict[Session, None] = {}
+        self._due: float | None = None
+        """No lease of a stream that passes expires before; asked for with every frame, so it is kept."""
         self._memory: MemoryBudget[_Leg] = MemoryBudget(
             session=limits.RELAY_SESSION_BYTES, peer=limits.RELAY_TENANT_BYTES, process=limits.RELAY_BYTES
         )
@@ -300,10 +302,13 @@ class Relay:
             elif lease is not None:
                 pair.lease = lease
                 pair.until = self._until(now, lease)
+        self._due = min((pair.until for pair in self._pairs()), default=None)
 
     def timer(self) -> float | None:
-        """When the next lease of a relayed stream expires, on the session clock: call `recheck` then."""
-        return min((pair.until for pair in self._pairs()), default=None)
+        """When the next lease of a relayed stream expires, on the session clock, or earlier where that stream
+        is over: call `recheck` then.
+        """
+        return self._due
 
     # -- for the shell ---------------------------------------------------------------------------------------
 
@@ -360,6 +365,7 @@ class Relay:
         pair.front = _Leg(session, event.stream_id, pair, forward=True)
         pair.back = _Leg(onward, stream_id, pair, forward=False)
         session.adopt(event.stream_id, tenant=lease.organization_id)
+        self._due = pair.until if self._due is None else min(self._due, pair.until)
         for leg in (pair.front, pair.back):
             self._legs.setdefault(leg.session, {})[leg.stream_id] = leg
         self._touch(onward)
@@ -417,6 +423,8 @@ class Relay:
             del legs[leg.stream_id]
             if not legs:
                 del self._legs[leg.session]
+        if not self._legs:
+            self._due = None
 
     def _pairs(self) -> list[_Pair]:
         return [leg.pair for legs in self._legs.values() for leg in legs.values() if leg.forward]

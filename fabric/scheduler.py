@@ -13,8 +13,8 @@ Source: docs/wire.md, "Scheduling".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, KeysView
+from typing import Final, TypeVar
 
 from fabric import limits
 from fabric.buckets import TokenBucket
@@ -27,6 +27,8 @@ _EXPRESS_ORDER: Final = (TrafficClass.CONTROL, TrafficClass.DNS, TrafficClass.IN
 _SHRINKING: Final = frozenset({TrafficClass.BULK, TrafficClass.DROPPABLE})
 _URGENT: Final = frozenset({TrafficClass.DNS, TrafficClass.INTERACTIVE})
 _PEAK_SHARE: Final = 4
+
+T = TypeVar("T")
 
 
 class Item:
@@ -50,7 +52,18 @@ class Item:
 class StreamQueue(SendCredit):
     """The frames of one stream that wait, first in first out, and the stream's credit."""
 
-    __slots__ = ("bucket", "items", "lane", "queued", "ring", "stream_id", "stuck", "tenant", "turn")
+    __slots__ = (
+        "bucket",
+        "items",
+        "lane",
+        "queued",
+        "relayed",
+        "ring",
+        "stream_id",
+        "stuck",
+        "tenant",
+        "turn",
+    )
 
     def __init__(self, stream_id: int, lane: LaneKey, credit: int, now: float) -> None:
         super().__init__(credit)
@@ -59,7 +72,8 @@ class StreamQueue(SendCredit):
         self.tenant = ""
         self.items: deque[Item] | None = None  # while there are any
         self.queued = 0
-        self.stuck = 0  # `queued` while the next frame waits for the stream's own credit
+        self.relayed = False  # bounded by what its sender may send, and by the relay
+        self.stuck = 0  # `queued` if relayed, and while the next frame waits for the stream's own credit
         self.turn = limits.SCHEDULER_QUANTUM_BYTES
         self.ring: Ring | None = None
         rates = limits.SCHEDULER_STREAM_RATES.get(lane.traffic_class)
@@ -120,6 +134,11 @@ class Ring:
         self._by_name: dict[str, _Tenant] = {}
         self._lanes: dict[LaneKey, int] = {}
 
+    @property
+    def lanes(self) -> KeysView[LaneKey]:
+        """Those on which something waits."""
+        return self._lanes.keys()
+
     def add(self, queue: StreamQueue) -> None:
         """Put a queue at the end of its tenant's turns; nothing if it is in already."""
         if queue.ring is not None:
@@ -147,20 +166,21 @@ class Ring:
             del self._by_name[queue.tenant]
 
     def find(self, eligible: Callable[[StreamQueue], bool], closed: set[LaneKey]) -> StreamQueue | None:
-        """The first queue in turn that is eligible; it stands first afterwards.
+        """The first queue in turn that is eligible; it stands first afterwards, and those that were passed
+        over keep their places behind it: a frame that waits for room is asked about before the next turns.
 
         Queues on lanes that are `closed`, also while this looks, are not asked: with one lane for a hundred
         streams the first that finds it full is the last that looks.
         """
-        for _ in range(len(self.tenants)):
-            queues = self.tenants[0].queues
-            for _ in range(len(queues)):
-                if self._lanes.keys() <= closed:
+        lanes = self.lanes
+        for tenant in self.tenants:
+            for queue in tenant.queues:
+                if lanes <= closed:
                     return None
-                if queues[0].lane not in closed and eligible(queues[0]):
-                    return queues[0]
-                queues.rotate(-1)
-            self.tenants.rotate(-1)
+                if queue.lane not in closed and eligible(queue):
+                    _to_front(tenant.queues, queue)
+                    _to_front(self.tenants, tenant)
+                    return queue
         return None
 
     def served(self, queue: StreamQueue, size: int) -> None:
@@ -211,7 +231,9 @@ class Scheduler:
         self.shrunk_at = float("-inf")
         """When bulk last gave way to urgent traffic."""
         self.stuck = 0
-        """Bytes of streams whose next frame waits for the stream's own credit."""
+        """Bytes that hold up no writer of other streams: of those which a relay passes on, and of those whose
+        next frame waits for the stream's own credit.
+        """
         self._peer_percent = 0
         self._peer_until = float("-inf")
         # What one call of `pull` works with.
@@ -281,7 +303,7 @@ class Scheduler:
             self._rings[queue.lane.traffic_class].add(queue)
         elif queue.ring is not None:
             queue.ring.remove(queue)
-        stuck = queue.queued if queue.ring is None else 0
+        stuck = queue.queued if queue.relayed or queue.ring is None else 0
         self.stuck += stuck - queue.stuck
         queue.stuck = stuck
 
@@ -349,6 +371,8 @@ class Scheduler:
 
     def _find(self, rings: tuple[Ring, ...]) -> tuple[Ring, StreamQueue] | None:
         for ring in rings:
+            if self._total_full:
+                break
             queue = ring.find(self._fits_in_total, self._closed) if ring.tenants else None
             if queue is not None:
                 return ring, queue
@@ -359,8 +383,10 @@ class Scheduler:
             return False
         if _goes(queue.first.size, self._total, self._peak_total):
             return True
+        # Until it does, nothing smaller takes what the session has left: it would, for ever.
         self._total_full = True
-        self._closed.add(queue.lane)
+        if queue.ring is not None:
+            self._closed.update(queue.ring.lanes)
         return False
 
     def _fits(self, queue: StreamQueue) -> bool:
@@ -405,6 +431,13 @@ class Scheduler:
         ring.served(queue, item.size)
         self._enlist(queue)
         self._taken.append((queue, item))
+
+
+def _to_front(row: deque[T], one: T) -> None:
+    """What follows a call must not go on with an iteration over the row."""
+    if row[0] is not one:
+        row.remove(one)
+        row.appendleft(one)
 
 
 def _no_room(_lane: LaneKey) -> int:

@@ -13,34 +13,35 @@ class OwnIds:
     """The ids that this end opens, and those of them whose OPEN the peer may not have yet.
 
     OPENs on different lanes pass each other, and a peer takes none that is far ahead of one it lacks: it
-    would end the session. An answer to one shows that it has all before it on that lane.
+    would end the session. An answer to one shows that it has all that left before it on that lane, which is
+    not always all that were opened before it there: streams and tenants take turns.
     """
 
     def __init__(self, first: int) -> None:
         self.next = first
         """What `open` gives."""
         self._lanes: dict[LaneKey, deque[int]] = {}
+        """Ids in the order in which their OPENs left for the lane."""
         self._opening: dict[int, tuple[LaneKey, float | None]] = {}
         """Ids that may be missing at the peer, with their lane and when the OPEN left for it."""
+        self._in_order: deque[int] = deque()
+        """The same ids, lowest first, and some that are not missing any more."""
 
     def may_open(self, now: float) -> bool:
         """Whether the peer is sure to take the next id, whichever OPEN arrives first."""
         if self.next <= 2 * limits.SESSION_STREAM_ID_GAPS:
             return True
-        lowest = self.next
         for ids in self._lanes.values():
             while ids and self._arrived(now, ids[0]):
                 del self._opening[ids.popleft()]
-            if ids:
-                lowest = min(lowest, ids[0])
-        return self.next - lowest <= 2 * limits.SESSION_STREAM_ID_GAPS
+        return self.next - self._lowest() <= 2 * limits.SESSION_STREAM_ID_GAPS
 
     def open(self, lane: LaneKey) -> int:
         """The next id, for an OPEN on this lane."""
         stream_id = self.next
         self.next += 2
-        self._lanes.setdefault(lane, deque()).append(stream_id)
         self._opening[stream_id] = lane, None
+        self._in_order.append(stream_id)
         return stream_id
 
     def left(self, now: float, stream_id: int) -> None:
@@ -48,15 +49,24 @@ class OwnIds:
         found = self._opening.get(stream_id)
         if found is not None and found[1] is None:
             self._opening[stream_id] = found[0], now
+            self._lanes.setdefault(found[0], deque()).append(stream_id)
 
     def heard(self, stream_id: int) -> None:
         """The peer said something about the stream."""
         found = self._opening.get(stream_id)
-        if found is None:
+        if found is None or found[1] is None:
             return
-        ids = self._lanes[found[0]]
-        while ids and ids[0] <= stream_id:
-            del self._opening[ids.popleft()]
+        ids, last = self._lanes[found[0]], 0
+        while last != stream_id:
+            last = ids.popleft()
+            del self._opening[last]
+        self._lowest()
+
+    def _lowest(self) -> int:
+        in_order = self._in_order
+        while in_order and in_order[0] not in self._opening:
+            in_order.popleft()
+        return in_order[0] if in_order else self.next
 
     def _arrived(self, now: float, stream_id: int) -> bool:
         _, left = self._opening[stream_id]
@@ -73,7 +83,8 @@ class PeerIds:
     def __init__(self, first: int) -> None:
         self._parity = first & 1
         self._floor = first
-        self._above: set[int] = set()
+        self._above = 0
+        """A bit for each id of the parity from the floor on, the floor's the lowest: set where it is used."""
         self.highest = 0
         """The highest id used so far; 0 before the first."""
 
@@ -83,7 +94,12 @@ class PeerIds:
 
     def used(self, stream_id: int) -> bool:
         """Whether the peer has opened this id before."""
-        return stream_id < self._floor or stream_id in self._above
+        return stream_id < self._floor or bool(self._above >> (stream_id - self._floor >> 1) & 1)
+
+    @property
+    def unused(self) -> int:
+        """How far the highest id is above the lowest that was never opened, in ids."""
+        return max(0, self.highest - self._floor >> 1)
 
     def open(self, stream_id: int) -> None:
         """Mark an id as opened.
@@ -93,12 +109,14 @@ class PeerIds:
         """
         if not self.mine(stream_id):
             raise WireError("bad_stream_id", f"stream {stream_id} is not the peer's to open")
+        ahead = stream_id - self._floor >> 1
+        if ahead > limits.SESSION_STREAM_ID_GAPS:
+            raise WireError("bad_stream_id", f"stream {stream_id} leaves {self._floor} and others unused")
         if self.used(stream_id):
             raise SessionError("stream_id_reused", f"stream {stream_id} was opened before")
-        if stream_id - self._floor > 2 * limits.SESSION_STREAM_ID_GAPS:
-            raise WireError("bad_stream_id", f"stream {stream_id} leaves {self._floor} and others unused")
-        self._above.add(stream_id)
+        self._above |= 1 << ahead
         self.highest = max(self.highest, stream_id)
-        while self._floor in self._above:
-            self._above.remove(self._floor)
-            self._floor += 2
+        if not ahead:
+            row = (~self._above & self._above + 1).bit_length() - 1  # used ones from the floor on
+            self._above >>= row
+            self._floor += 2 * row

@@ -283,10 +283,31 @@ def test_datagram_frames_are_carried_and_bounded(engines: tuple[str, str]) -> No
 def test_pending_datagram_frames_are_bounded(engines: tuple[str, str]) -> None:
     pair = Pair(*engines)
     pair.handshake()
-    for _ in range(limits.CARRIER_PENDING_DATAGRAM_FRAMES + 10):
-        pair.dialer.carrier.send_datagram(b"voice")
+    sent = [number.to_bytes(4) for number in range(limits.CARRIER_PENDING_DATAGRAM_FRAMES + 10)]
+    for data in sent:
+        pair.dialer.carrier.send_datagram(data)
     assert pair.dialer.carrier.datagrams_dropped == 10
     pair.run(lambda: len(pair.listener.datagrams) == limits.CARRIER_PENDING_DATAGRAM_FRAMES)
+    assert sorted(pair.listener.datagrams) == sent[10:], "the oldest go first"
+
+
+def test_datagram_frames_obey_the_congestion_window(engines: tuple[str, str]) -> None:
+    """RFC 9221 section 5.4: else a lane would get nothing until all of them were acknowledged."""
+    pair = Pair(*engines)
+    pair.handshake()
+    carrier = pair.dialer.carrier
+    room = carrier.datagram_room()
+    for _ in range(10):
+        for _ in range(limits.CARRIER_PENDING_DATAGRAM_FRAMES):
+            carrier.send_datagram(bytes(room))
+        carrier.datagrams_to_send(pair.now)  # lost, all of them
+        window = carrier.stats().congestion_window_bytes
+        assert 0 < carrier.in_flight() < window + 3 * limits.CARRIER_DATAGRAM_BYTES
+    assert carrier.datagrams_dropped > 8 * limits.CARRIER_PENDING_DATAGRAM_FRAMES
+    lane = carrier.open_lane()
+    carrier.send(lane, b"urgent")
+    pair.run(lambda: bytes(pair.listener.received.get(lane, b"")) == b"urgent")
+    pair.run(lambda: len(pair.listener.datagrams) > limits.CARRIER_PENDING_DATAGRAM_FRAMES // 2)
 
 
 def test_garbage_changes_nothing(engines: tuple[str, str]) -> None:

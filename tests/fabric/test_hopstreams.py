@@ -9,7 +9,7 @@ import pytest
 from fabric import limits, wire
 from fabric.classes import Mode, TrafficClass
 from fabric.errors import StreamError, WireError
-from fabric.lanes import CONTROL_LANE
+from fabric.lanes import CONTROL_LANE, LaneKey
 from fabric.session import (
     SessionConfig,
     StreamAcceptedEvent,
@@ -154,7 +154,7 @@ def test_streams_opened_and_reset_at_once_without_end_harm_nobody() -> None:
         net.run()
     assert dialer.streams() == listener.streams() == ()
     assert not listener.closed
-    assert listener._peer_ids._above == set()
+    assert listener._peer_ids.unused == 0
     assert listener.resets_received == {"cancelled": 3 * limits.SESSION_STREAMS}
 
 
@@ -229,6 +229,58 @@ def test_a_lane_that_stands_still_stops_the_opener_and_not_the_session(
     assert not listener.closed
     assert listener.counters == {}
     assert dialer._own_ids._opening == {}
+
+
+def test_an_answer_does_not_speak_for_an_open_that_waits_behind_its_tenants_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "SESSION_STREAM_ID_GAPS", 20)
+    net, dialer, listener = ready_pair()
+    net.room = lambda _session, _lane: 66_000
+
+    def opened_of(tenant: str) -> int:
+        stream_id = net.host(1).open(dialer, traffic_class=TrafficClass.BULK).stream_id
+        dialer.scheduler.move(dialer._streams[stream_id].queue, tenant)
+        return stream_id
+
+    busy = [opened_of("busy") for _ in range(8)]
+    net.run()
+    for stream_id in busy:
+        for number in range(3):
+            dialer.send_data(net.now, stream_id, number, 0, bytes(60_000))
+    late = opened_of("busy")
+    passing = [opened_of("quick") for _ in range(20)]
+    with pytest.raises(StreamError, match="too_many_streams"):
+        opened_of("quick")
+    while not all(dialer._streams[stream_id].accepted for stream_id in passing):
+        net.step()
+    assert not dialer._streams[late].accepted
+    assert late not in listener.streams()
+    with pytest.raises(StreamError, match="too_many_streams"):  # the peer would end the session
+        opened_of("quick")
+    while not dialer._streams[late].accepted:
+        net.step()
+    opened_of("quick")
+    net.step()
+    assert not listener.closed
+
+
+def test_a_stream_that_waits_for_its_far_end_stops_no_others() -> None:
+    """At the full rate that a peer takes, for as long as an OPEN may have no answer."""
+    net, dialer, listener = ready_pair()
+    net.host(2).accepts = False
+    waiting = dialer.open_stream(net.now, DIRECT_OPEN, lane=LaneKey(TrafficClass.RELIABLE, 1))
+    net.run()
+    asked = limits.SESSION_OPENS_BURST + int(limits.SESSION_OPENS_PER_S * limits.SESSION_OPEN_ARRIVES_S)
+    assert asked <= limits.SESSION_STREAM_ID_GAPS
+    for _ in range(asked // 500):
+        for _ in range(500):
+            dialer.reset_stream(net.now, dialer.open_stream(net.now, DIRECT_OPEN), "cancelled")
+        net.now += 500 / limits.SESSION_OPENS_PER_S
+        net.run()
+    assert not listener.closed
+    assert waiting in listener.streams()
+    assert listener.resets_sent == {}
 
 
 def test_opens_that_were_taken_back_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from fabric.classes import TrafficClass
 from fabric.lanes import LaneKey
 from fabric.relay import OTHER_ROUTES, Account, Lease, Relay
 from fabric.session import SessionEvent, StreamOpened, StreamPong, StreamRecord, StreamReset
+from fabric.stream import perform
 from fabric.wire import RouteRef
 from projections.model import Lease as LeaseRow
 from tests.support.fabric_frames import DIRECT_OPEN, LEASED_OPEN
@@ -200,6 +202,39 @@ def test_a_fence_ends_streams_at_once() -> None:
     chain.relays[0].recheck(chain.net.now)
     assert set(chain.relays[0].take_touched()) == {chain.links[0][1], chain.links[1][0]}
     assert chain.reason(one) == chain.reason(other) == "fenced"
+
+
+def test_when_the_next_lease_expires_is_known_without_a_look_at_every_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The shell asks with every frame that passes, and thousands of streams may stand still."""
+    chain = Chain(expires_at=1010.0)
+    first, _ = chain.opened()
+    chain.know(replace(chain.lease, epoch=4, expires_at=1020.0))
+    second, other = chain.opened()
+    relay, looks = chain.relays[0], 0
+    pairs = relay._pairs
+
+    def counted() -> list[Any]:
+        nonlocal looks
+        looks += 1
+        return pairs()
+
+    monkeypatch.setattr(relay, "_pairs", counted)
+    second.machine.write(b"hello")
+    chain.net.run()
+    assert other.machine.read() == b"hello"
+    assert relay.timer() == 1010.0
+    first.events += perform(chain.net.now, first.session, first.stream_id, first.machine.reset())
+    chain.net.run()
+    assert relay.timer() in (1010.0, 1020.0), "early at worst"
+    assert looks == 0
+    chain.net.settle(10.5, every=0.5)
+    assert relay.timer() == 1020.0
+    assert chain.reason(second) == ""
+    chain.net.settle(10.0, every=0.5)
+    assert chain.reason(second) == "lease_expired"
+    assert relay.timer() is None
 
 
 def test_a_lease_ends_in_time_unless_it_is_renewed() -> None:

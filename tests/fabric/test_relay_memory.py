@@ -103,6 +103,28 @@ def test_streams_that_cannot_be_passed_on_hold_up_nothing_but_themselves() -> No
     assert chain.relays[1].held <= limits.RELAY_SESSION_BYTES
 
 
+def test_a_relays_own_streams_take_their_turns_with_those_that_it_passes_on() -> None:
+    chain = Chain()
+    net, out = chain.net, chain.links[1][0]
+    passing = [chain.opened() for _ in range(4)]
+    own = chain.host(2).open(out)
+    net.run()
+    net.room = lambda session, _lane: 70_000 if session is out else 1 << 22
+    for _ in range(200):
+        for one, other in passing:
+            one.machine.write(bytes(1 << 20))
+            other.machine.read()
+        own.machine.write(bytes(1 << 20))
+        chain.host(3).streams[chain.links[1][1], own.stream_id].machine.read()
+        net.step()
+    assert out.scheduler.queued > limits.SESSION_QUEUE_BYTES
+    relayed = [other.machine.moved[1] for _, other in passing]
+    assert own.machine.moved[0] > min(relayed) > 1_000_000
+    net.room = lambda _session, _lane: 1 << 22
+    net.run()
+    assert out.scheduler.stuck == out.scheduler.queued == 0
+
+
 @pytest.mark.parametrize(
     ("bound", "victim"), [("RELAY_SESSION_BYTES", 1), ("RELAY_TENANT_BYTES", 1), ("RELAY_BYTES", 1)]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -222,6 +223,35 @@ def test_a_full_lane_is_found_full_once_however_many_streams_wait_for_it() -> No
     world.scheduler._fits = counted  # type: ignore[method-assign]  # counts, and answers as before
     assert len(world.pull(room=3 * FULL)) == 3
     assert looked["queues"] <= 5
+
+
+@pytest.mark.parametrize("shard", [0, 1], ids=["one lane", "a lane each"])
+@pytest.mark.parametrize("tenant", ["", "another"], ids=["one tenant", "two tenants"])
+@pytest.mark.parametrize("small", [1000, 16_400])
+def test_small_frames_do_not_pass_a_large_one_for_ever(shard: int, tenant: str, small: int) -> None:
+    """The lanes empty a little at a time, as they do on a link that is full."""
+    world = World()
+    streams = [world.stream(TrafficClass.BULK), world.stream(TrafficClass.BULK, shard=shard, tenant=tenant)]
+    sizes = dict(zip((stream.stream_id for stream in streams), (FULL, small), strict=True))
+    unsent: Counter[LaneKey] = Counter()
+    sent: Counter[int] = Counter()
+    for _ in range(300):
+        for stream in streams:
+            while stream.queued < 2 * FULL:
+                world.push(stream, size=sizes[stream.stream_id])
+        pulled = world.scheduler.pull(
+            0.0,
+            lambda lane: max(0, limits.LANE_UNSENT_BYTES - unsent[lane]),
+            max(0, limits.SESSION_UNSENT_BYTES - unsent.total()),
+        )
+        for queue, item in pulled:
+            unsent[queue.lane] += item.size
+            sent[queue.stream_id] += item.size
+        for lane in unsent:
+            unsent[lane] -= min(unsent[lane], 20_000)
+    large, little = (sent[stream.stream_id] for stream in streams)
+    assert large == pytest.approx(little, rel=0.1)
+    assert large > 2_000_000
 
 
 def test_bulk_shrinks_while_interactive_flows_and_recovers() -> None:

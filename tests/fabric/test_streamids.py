@@ -23,7 +23,7 @@ def test_each_id_opens_once_in_any_order(order: list[int]) -> None:
         with pytest.raises(SessionError, match="stream_id_reused"):
             ids.open(stream_id)
     assert ids.highest == 78
-    assert not ids._above
+    assert ids.unused == 0
 
 
 @pytest.mark.parametrize("stream_id", [0, 1, 3])
@@ -60,12 +60,19 @@ BULK, URGENT = LaneKey(TrafficClass.BULK, 0), LaneKey(TrafficClass.INTERACTIVE, 
 GAPS = limits.SESSION_STREAM_ID_GAPS
 
 
+def opened(ids: OwnIds, lane: LaneKey, now: float = 0.0) -> int:
+    """An id whose OPEN has left."""
+    stream_id = ids.open(lane)
+    ids.left(now, stream_id)
+    return stream_id
+
+
 def test_an_opener_stops_before_an_id_that_the_peer_would_refuse() -> None:
     ids, peer = OwnIds(2), PeerIds(2)
-    late = ids.open(BULK)
+    late = opened(ids, BULK)
     for _ in range(GAPS):
         assert ids.may_open(0.0)
-        stream_id = ids.open(URGENT)
+        stream_id = opened(ids, URGENT)
         peer.open(stream_id)
         ids.heard(stream_id)
     assert not ids.may_open(0.0)
@@ -80,21 +87,41 @@ def test_an_opener_stops_before_an_id_that_the_peer_would_refuse() -> None:
 def test_an_answer_speaks_for_all_before_it_on_its_lane() -> None:
     ids = OwnIds(1)
     for _ in range(3):
-        ids.open(BULK)
-    later = ids.open(BULK)
+        opened(ids, BULK)
+    later = opened(ids, BULK)
     for _ in range(GAPS + 1):
-        ids.heard(ids.open(URGENT))
+        ids.heard(opened(ids, URGENT))
     assert not ids.may_open(0.0)
     ids.heard(later)
     assert ids.may_open(0.0)
     assert not ids._opening
 
 
+def test_an_answer_speaks_for_none_that_left_after_it_or_not_yet() -> None:
+    ids = OwnIds(1)
+    unsent, second, third = ids.open(BULK), ids.open(BULK), ids.open(BULK)
+    ids.left(0.0, third)
+    ids.left(0.0, second)
+    for _ in range(GAPS + 1):
+        ids.heard(opened(ids, URGENT))
+    ids.heard(third)
+    assert set(ids._opening) == {unsent, second}
+    assert not ids.may_open(0.0)
+    ids.heard(second)
+    assert set(ids._opening) == {unsent}
+    assert not ids.may_open(0.0)
+    ids.left(0.0, unsent)
+    ids.heard(unsent)
+    assert ids.may_open(0.0)
+    assert not ids._opening
+    assert not ids._in_order
+
+
 def test_an_open_that_left_long_ago_has_arrived() -> None:
     ids = OwnIds(2)
     late = ids.open(BULK)
     for _ in range(GAPS + 1):
-        ids.heard(ids.open(URGENT))
+        ids.heard(opened(ids, URGENT))
     assert not ids.may_open(1e9), "it has not left"
     ids.left(100.0, late)
     ids.left(500.0, late)

@@ -726,7 +726,7 @@ def _check_bounds(session: Session) -> None:
         "leaving": (len(session._leaving), limits.SESSION_STREAMS),
         "probes": (len(session._peer_probes), len(session._streams)),
         "resets": (len(session._outbox._resets), limits.SESSION_PENDING_RESETS),
-        "ids": (len(session._peer_ids._above), limits.SESSION_STREAM_ID_GAPS),
+        "ids": (session._peer_ids.unused, limits.SESSION_STREAM_ID_GAPS),
         "early": (session._early_bytes if not session.ready else 0, limits.PRE_READY_BYTES + (64 << 10)),
     }
     for name, (value, bound) in mine.items():

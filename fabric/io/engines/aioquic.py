@@ -200,8 +200,8 @@ class AioquicCarrier(BaseCarrier):
         self._check_datagram(data)
         pending = self._quic._datagrams_pending
         if too_many_pending(len(pending)):
+            pending.popleft()
             self.datagrams_dropped += 1
-            return
         self._quic.send_datagram_frame(data)
 
     def stats(self) -> CarrierStats:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ssl
+from collections import deque
 from functools import partial
 from operator import itemgetter
 from typing import Any, cast
@@ -197,7 +198,10 @@ class Qh3Carrier(BaseCarrier):
 
     def __init__(self, quic: _Connection, config: CarrierConfig, addr: Address) -> None:
         super().__init__(quic, config, addr)
-        self._pending_datagrams = 0
+        self._datagrams: deque[bytes] = deque()
+        """DATAGRAM frames that wait for the congestion window: the core would send them regardless, and no
+        lane would get anything until they were acknowledged.
+        """
         self._close_after_finished = False
         self._losses = _LargeLosses(config.max_datagram_bytes)
         self._paths: set[Address] = {addr}
@@ -257,11 +261,14 @@ class Qh3Carrier(BaseCarrier):
             self._quic.close(error_code=QuicErrorCode.INTERNAL_ERROR, frame_type=0, reason_phrase=str(error))
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        self._pending_datagrams = 0
         datagrams: list[tuple[bytes, Address]] = []
         core = self._quic._core
         if core is None:
             return datagrams
+        room = core.congestion_window - core.bytes_in_flight
+        while self._datagrams and room > 0 and self._quic._close_event is None:
+            room -= len(self._datagrams[0])
+            self._quic.send_datagram_frame(self._datagrams.popleft())
         self._poll(datagrams, now)
         if self._close_after_finished:
             self._close_after_finished = False
@@ -390,11 +397,10 @@ class Qh3Carrier(BaseCarrier):
 
     def send_datagram(self, data: bytes) -> None:
         self._check_datagram(data)
-        if too_many_pending(self._pending_datagrams):
+        if too_many_pending(len(self._datagrams)):
+            self._datagrams.popleft()
             self.datagrams_dropped += 1
-            return
-        self._pending_datagrams += 1
-        self._quic.send_datagram_frame(data)
+        self._datagrams.append(data)
 
     def stats(self) -> CarrierStats:
         core = cast("Any", self._quic._core)
