@@ -50,7 +50,6 @@ class HopStream(ReceiveWindow):
         "local_closed",
         "ours",
         "queue",
-        "relayed",
         "remote_closed",
     )
 
@@ -62,13 +61,17 @@ class HopStream(ReceiveWindow):
         self.closing = False  # CLOSE is queued: nothing more may be
         self.local_closed = False  # CLOSE has left for the carrier
         self.remote_closed = False
-        self.relayed = False  # a relay passes it on
         self.datagrams: StreamQueue | None = None  # in datagram mode: what waits for DATAGRAM frames
 
     @property
     def stream_id(self) -> int:
         """Of this hop."""
         return self.queue.stream_id
+
+    @property
+    def relayed(self) -> bool:
+        """A relay passes it on."""
+        return self.queue.relayed
 
     @property
     def traffic_class(self) -> TrafficClass:
@@ -309,7 +312,7 @@ class HopStreams:
         """
         stream = self._live(stream_id)
         if stream is not None:
-            stream.relayed = stream.queue.relayed = True
+            stream.queue.relayed = True
             self.scheduler.move(stream.queue, tenant)
             if stream.datagrams is not None:
                 stream.datagrams.relayed = True

@@ -66,7 +66,6 @@ class Stream:
     """
 
     __slots__ = (
-        "_end_given",
         "_end_wanted",
         "_failure",
         "_forfeited",
@@ -96,7 +95,6 @@ class Stream:
         self._pending: deque[memoryview] | None = None  # while there are any
         self._pending_bytes = 0
         self._end_wanted = False
-        self._end_given = False
         self._opened = False
         self._over = False
         self._failure: StreamError | None = None
@@ -523,8 +521,7 @@ class Stream:
                 pending[0] = view[taken:]
                 break
             pending.popleft()
-        if self._end_wanted and not pending and not self._end_given:
-            self._end_given = True
+        if self._end_wanted and not pending:
             self._machine.finish()
         if before and not pending:
             self._pending = None
