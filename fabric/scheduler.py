@@ -10,6 +10,7 @@ unused. Frames of one stream never pass each other.
 Source: docs/wire.md, "Scheduling".
 """
 
+# Long on purpose: rings, shares and rooms decide together which frame goes, and are read together.
 from __future__ import annotations
 
 from collections import deque
