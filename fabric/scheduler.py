@@ -10,6 +10,7 @@ unused. Frames of one stream never pass each other.
 Source: docs/wire.md, "Scheduling".
 """
 
+# Long on purpose: rings, shares and rooms decide together which frame goes, and are read together.
 from __future__ import annotations
 
 from collections import deque
@@ -133,6 +134,8 @@ class Ring:
         """Those whose turn will come; empty while nothing waits."""
         self._by_name: dict[str, _Tenant] = {}
         self._lanes: dict[LaneKey, int] = {}
+        self.turn = limits.SCHEDULER_QUANTUM_BYTES
+        """Bytes until another class of the same share is next."""
 
     @property
     def lanes(self) -> KeysView[LaneKey]:
@@ -206,10 +209,10 @@ class Scheduler:
         self._rings = {traffic_class: Ring() for traffic_class in TrafficClass}
         self._waiting = [ring.tenants for ring in self._rings.values()]  # looked at often
         self._shares = {
-            "excess": tuple(self._rings[traffic_class] for traffic_class in _EXPRESS_ORDER),
-            "reliable": (self._rings[TrafficClass.RELIABLE],),
-            "bulk": (self._rings[TrafficClass.BULK],),
-            "droppable": (self._rings[TrafficClass.DROPPABLE],),
+            "excess": deque(self._rings[traffic_class] for traffic_class in _EXPRESS_ORDER),
+            "reliable": deque((self._rings[TrafficClass.RELIABLE],)),
+            "bulk": deque((self._rings[TrafficClass.BULK],)),
+            "droppable": deque((self._rings[TrafficClass.DROPPABLE],)),
         }
         self._order = deque(self._shares)
         self._deficits = dict.fromkeys(self._shares, 0)
@@ -362,14 +365,24 @@ class Scheduler:
             else:
                 idle = 0  # in debt or not, there is something to send: each turn pays some of the debt off
                 if deficits[name] > 0:
-                    deficits[name] -= found[1].first.size
+                    size = found[1].first.size
+                    deficits[name] -= size
                     self._take(*found)
+                    self._pass_on(self._shares[name], found[0], size)
                     if deficits[name] > 0:
                         continue
             order.rotate(-1)
             self._turn_begun = False
 
-    def _find(self, rings: tuple[Ring, ...]) -> tuple[Ring, StreamQueue] | None:
+    def _pass_on(self, rings: deque[Ring], ring: Ring, size: int) -> None:
+        """Classes of one share take turns as tenants do: what is over its rate has no rank."""
+        ring.turn -= size
+        if ring.turn <= 0:
+            ring.turn += limits.SCHEDULER_QUANTUM_BYTES
+            rings.remove(ring)
+            rings.append(ring)
+
+    def _find(self, rings: deque[Ring]) -> tuple[Ring, StreamQueue] | None:
         for ring in rings:
             if self._total_full:
                 break

@@ -111,6 +111,19 @@ def test_an_interactive_claim_over_its_rate_is_scheduled_with_the_rest() -> None
     assert rest[honest.stream_id] > 1.7 * rest[liar.stream_id] > 0
 
 
+def test_of_what_is_over_its_rate_no_class_goes_before_another() -> None:
+    world = World()
+    flood, desktop = world.stream(TrafficClass.CONTROL), world.stream(TrafficClass.INTERACTIVE)
+    world.push(flood, 100)
+    world.push(desktop, 5000, size=1000)
+    world.pull(room=1 << 40, total=0)
+    sent = Counter[int]()
+    for queue, item in world.pull(room=1 << 40, total=3 * MIB):
+        sent[queue.stream_id] += item.size
+    assert sent[flood.stream_id] == pytest.approx(sent[desktop.stream_id], rel=0.1)
+    assert sent.total() > 3 * MIB - FULL
+
+
 def test_tokens_come_back_with_time() -> None:
     world = World()
     queue = world.stream(TrafficClass.DNS)

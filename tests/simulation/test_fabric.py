@@ -18,7 +18,7 @@ from tests.support import rogues
 from tests.support.fabric_world import BrokenError, FabricWorld
 
 SEEDS = Path(__file__).parent / "fabric_seeds.txt"
-FAULTS = ("cut", "goaway", "fence", "loss", "datagram lost", "resuming")
+FAULTS = ("cut", "goaway", "fence", "loss", "datagram lost", "resuming", "joined")
 TAMPERING = tuple(f"relay {way}" for way in ("alters", "cuts", "moves", "marks", "swaps", "drops"))
 TRAFFIC = (
     "direct",

@@ -269,7 +269,9 @@ class Node(Host):
         for uid, (stream, heard, count) in list(self.answering.items()):
             self._answer(uid, stream, heard, count)
         for key, stream in list(self.streams.items()):
-            outcome = stream.machine.pull(self.net.now, stream.session.room(stream.stream_id))
+            room, behind = stream.session.room(stream.stream_id), stream.session.waits(stream.stream_id)
+            outcome = stream.machine.pull(self.net.now, room, behind=behind)
+            self.world.fired["joined"] += stream.machine.joining
             stream.events += perform(self.net.now, stream.session, stream.stream_id, outcome)
             if stream.machine.over:
                 del self.streams[key]
@@ -287,7 +289,8 @@ class Node(Host):
                 machine.finish()
             return
         if talk.sent < len(talk.data):
-            talk.sent += machine.write(talk.data[talk.sent :])
+            piece = len(talk.data) if machine.uid[0] & 1 else 2_000  # as a terminal writes, or as a file does
+            talk.sent += machine.write(talk.data[talk.sent : talk.sent + piece])
         else:
             machine.finish()
         talk.answer += machine.read()
