@@ -34,7 +34,8 @@ class Site:
         self.engine, self.sequencer = new_store(path / "state.db", cluster)
         self.store = Store(self.engine)
         self.hosts = {
-            f"{name}.example": WitnessHost(cluster, name, self.leaves) for name in (*WITNESSES, "witness-5")
+            f"{name}.example": WitnessHost(cluster, name, self.leaves)
+            for name in (*WITNESSES, "witness-5", "witness-6", "witness-7")
         }
         self.asked: list[tuple[str, int]] = []
         self.instead: dict[str, Answer] = {}
@@ -255,6 +256,31 @@ def test_a_witness_that_refuses_is_not_asked_for_ever(tmp_path: Path) -> None:
     assert collected.final
     assert "SL-QUORUM" in collected.failures[KEY_NAMES[3]]
     assert [name for name, _ in site.asked].count(KEY_NAMES[3]) == 2
+    site.engine.dispose()
+
+
+def test_a_witness_that_was_away_while_all_others_left_is_led_there(tmp_path: Path) -> None:
+    """It knows none of those who cosign now; those it knew cosigned the head over the change."""
+    site = Site(tmp_path, make_cluster(members=False, nodes=()))
+    assert site.collect().final
+    site.instead = {KEY_NAMES[3]: away}
+    site.sequencer.submit(encode(site.cluster.policy(lifetime_s=3_600)), site.cluster.now)
+    assert site.collect().final
+    names = ("witness-4", "witness-5", "witness-6", "witness-7")
+    changed = site.cluster.descriptor(witnesses=site.cluster.witness_set(*names))
+    site.sequencer.submit(encode(changed), site.cluster.now)
+    assert site.collect().final
+    site.sequencer.submit(encode(site.cluster.approval("home-1")), site.cluster.now)
+    assert site.collect().final
+    size = site.final_size()
+    assert {one.name for one in site.store.cosignatures(size)} == {f"{name}.example" for name in names[1:]}
+    late = site.hosts[KEY_NAMES[3]]
+    late.cluster = make_cluster(members=False, nodes=())
+    late.cluster.now += 2 * 86_400
+    site.instead.clear()
+    collected = site.collect(clock=lambda: float(late.cluster.now))
+    assert collected.failures == {}
+    assert {one.name for one in site.store.cosignatures(size)} == {f"{name}.example" for name in names}
     site.engine.dispose()
 
 
