@@ -155,7 +155,8 @@ async def collect(
 
     `replay` stands at the stored head or beyond: which witness sets the head needs is read from it, at the
     call. Witnesses that have cosigned are asked again only with `refresh`. `on_final(size)` is called as soon
-    as the final mark is durable; witnesses slower than that get `COSIGN_STRAGGLER_S` more.
+    as the final mark is durable; witnesses slower than that, or than a quorum that refreshes, get
+    `COSIGN_STRAGGLER_S` more.
 
     An `ask` that raises counts as a witness that is away. A witness that refuses is asked once more when the
     head is final, with the cosignatures that it carries by then: it may have been away for long. If witnesses
@@ -170,6 +171,12 @@ async def collect(
     asked = [one for one in current.witnesses() if refresh or one.key_id not in known]
     lock = asyncio.Lock()
     refusing: dict[str, WitnessKey] = {}
+    answered: set[str] = set()
+
+    def enough() -> bool:
+        """Whether nobody needs to be waited for: also a refresh is for a quorum of each set."""
+        counts = ((one.threshold, sum(key.key_id in answered for key in one.keys)) for one in current.sets)
+        return collected.final and (not refresh or all(found >= needed for needed, found in counts))
 
     def note_final() -> bool:
         if current.final() and not collected.final:
@@ -193,13 +200,14 @@ async def collect(
         async with lock:
             await asyncio.to_thread(store.put_cosignatures, collected.size, [cosignature])
             current.stored(cosignature)
+            answered.add(witness.key_id)
             note_final()
 
     note_final()
     tasks = {asyncio.ensure_future(one(witness)) for witness in asked}
     try:
         while tasks:
-            grace = COSIGN_STRAGGLER_S if collected.final else None
+            grace = COSIGN_STRAGGLER_S if enough() else None
             done, tasks = await asyncio.wait(tasks, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -225,6 +226,24 @@ def test_a_final_head_is_refreshed_when_asked(site: Site) -> None:
     assert refreshed.final
     assert set(refreshed.results[0].timestamps.values()) == {site.cluster.now}
     assert {one.timestamp for one in site.store.cosignatures(site.cluster.log.size)} == {site.cluster.now}
+
+
+def test_a_refresh_waits_for_witnesses_that_take_their_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head is final already, and that is no reason to leave before a quorum has answered anew."""
+    monkeypatch.setattr("statelog.io.cosign.COSIGN_STRAGGLER_S", 0.01)
+    assert site.collect().final
+    site.cluster.now += 50
+
+    async def slow(name: str, body: bytes) -> tuple[int, bytes]:
+        await asyncio.sleep(30.0 if name == KEY_NAMES[3] else 0.1)  # far away; the last one for good
+        reply = site.hosts[name].ask(body)
+        return reply.status, reply.body
+
+    site.instead = {name: functools.partial(slow, name) for name in KEY_NAMES}
+    refreshed = site.collect(refresh=True).results[0].timestamps
+    assert [name for name, at in refreshed.items() if at == site.cluster.now] == list(KEY_NAMES[:3])
 
 
 def away_for_long(tmp_path: Path, seconds: int) -> tuple[Site, WitnessHost]:
