@@ -21,6 +21,7 @@ from statelog.findings import Finding
 from statelog.io.https import HttpsSite
 from statelog.io.store import Store, StoredCosignature
 from statelog.limits import (
+    COSIGN_LEAD_S,
     COSIGN_ROUNDS,
     COSIGN_STRAGGLER_S,
     MAX_CLOCK_SKEW_S,
@@ -205,16 +206,20 @@ async def collect(
 
     note_final()
     tasks = {asyncio.ensure_future(one(witness)) for witness in asked}
+    led: set[asyncio.Task[None]] = set()
     try:
         while tasks:
-            grace = COSIGN_STRAGGLER_S if enough() else None
+            longest = COSIGN_LEAD_S if tasks & led else COSIGN_STRAGGLER_S
+            grace = longest if enough() else None
             done, tasks = await asyncio.wait(tasks, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             if not done:
                 break
             if collected.final:
-                tasks |= {asyncio.ensure_future(one(witness, again=True)) for witness in refusing.values()}
+                more = {asyncio.ensure_future(one(witness, again=True)) for witness in refusing.values()}
+                led |= more
+                tasks |= more
                 refusing.clear()
     finally:
         for task in tasks:
