@@ -1,5 +1,7 @@
 """The replica on a real store: what it takes from a source or a shared store, and what it never believes."""
 
+# Long on purpose: all that a replica takes and refuses, from every side it can come from.
+
 from __future__ import annotations
 
 import random
