@@ -180,6 +180,7 @@ HTTPS_SHUTDOWN_S: Final = 5  # waiting requests have been answered long before
 
 COSIGN_ROUNDS: Final = 3  # a first guess, the size that the witness named, and one race with another replica
 COSIGN_STRAGGLER_S: Final = 0.25  # after K, a slow witness may still add its own; the next head waits no more
+COSIGN_LEAD_S: Final = 10.0  # likewise, for one that refused and is asked again: it reads what it missed
 
 # --- doorbell ---
 

@@ -152,8 +152,22 @@ class Replica(RecordsAhead):
         return self.held(home).judging() if home in self.logs() else self.final
 
     def home_of(self, data: bytes) -> str:
-        """The log that a record belongs in, as far as the authority log is final here."""
+        """The log that a record belongs in, as far as the authority log is final here.
+
+        A term of the authority log names its own writer, so it stands apart, under its kind's name: it does
+        not wait behind what the writer of the term before, who may be gone, never takes.
+        """
+        if TERM_SCHEMA.encode() in data and self._opens_authority(data):
+            return TERM
         return admission.home_log(self.final.state, data) if self.final.started else AUTHORITY_LOG
+
+    @staticmethod
+    def _opens_authority(data: bytes) -> bool:
+        try:
+            record = canonical.decode(data)
+        except Refused:
+            return False
+        return record.get("schema_version") == TERM_SCHEMA and record.get("log") == AUTHORITY_LOG
 
     def homes_of(self, records: list[bytes]) -> list[str]:
         """Likewise of several."""
@@ -166,7 +180,7 @@ class Replica(RecordsAhead):
         if not self.final.started:
             return ()
         state, record = self.final.state, canonical.decode(data)
-        if record.get("schema_version") == TERM_SCHEMA and record.get("log") == AUTHORITY_LOG:
+        if self._opens_authority(data):
             return tuple(one["node_id"] for one in record["sequencers"])
         term = state.terms.get(admission.home_log(state, data))
         return () if term is None else tuple(one.node_id for one in term.sequencers)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from statelog import witness as protocol
 from statelog.checkpoint import Checkpoint, parse_signed_checkpoint, verify_cosignature, witness_key
 from statelog.errors import Refused, UsageError, refuse
-from statelog.finality import FinalityResult, finality, is_final, needed_sets
+from statelog.finality import FinalityResult, finality, is_final, milestones, needed_sets
 from statelog.findings import Finding
 from statelog.io.https import HttpsSite
 from statelog.io.store import Store, StoredCosignature
 from statelog.limits import (
+    COSIGN_LEAD_S,
     COSIGN_ROUNDS,
     COSIGN_STRAGGLER_S,
     MAX_CLOCK_SKEW_S,
@@ -154,10 +156,13 @@ async def collect(
 
     `replay` stands at the stored head or beyond: which witness sets the head needs is read from it, at the
     call. Witnesses that have cosigned are asked again only with `refresh`. `on_final(size)` is called as soon
-    as the final mark is durable; witnesses slower than that get `COSIGN_STRAGGLER_S` more.
+    as the final mark is durable; witnesses slower than that, or than a quorum that refreshes, get
+    `COSIGN_STRAGGLER_S` more.
 
     An `ask` that raises counts as a witness that is away. A witness that refuses is asked once more when the
-    head is final, with the cosignatures that it carries by then: it may have been away for long.
+    head is final, with the cosignatures that it carries by then: it may have been away for long. If witnesses
+    changed meanwhile it is first led over the heads that show so, for it may know nobody who cosigned the
+    newest.
 
     Raises UsageError without a checkpoint or with a replay that is behind, SourceUnreadable when the store
     fails.
@@ -167,6 +172,12 @@ async def collect(
     asked = [one for one in current.witnesses() if refresh or one.key_id not in known]
     lock = asyncio.Lock()
     refusing: dict[str, WitnessKey] = {}
+    answered: set[str] = set()
+
+    def enough() -> bool:
+        """Whether nobody needs to be waited for: also a refresh is for a quorum of each set."""
+        counts = ((one.threshold, sum(key.key_id in answered for key in one.keys)) for one in current.sets)
+        return collected.final and (not refresh or all(found >= needed for needed, found in counts))
 
     def note_final() -> bool:
         if current.final() and not collected.final:
@@ -176,33 +187,39 @@ async def collect(
                 on_final(collected.size)
         return collected.final
 
-    async def one(witness: WitnessKey) -> None:
-        told_final = collected.final
+    async def one(witness: WitnessKey, *, again: bool = False) -> None:
         try:
+            if again:
+                await _lead(store, replay, collected.size, witness, ask, clock)
             cosignature = await _ask_one(store, current, witness, ask, clock)
         except (Refused, UsageError) as error:
             collected.failures[witness.name] = str(error)
-            if isinstance(error, _Unprocessable) and not told_final:
+            if isinstance(error, _Unprocessable) and not again:
                 refusing[witness.key_id] = witness
             return
         collected.failures.pop(witness.name, None)
         async with lock:
             await asyncio.to_thread(store.put_cosignatures, collected.size, [cosignature])
             current.stored(cosignature)
+            answered.add(witness.key_id)
             note_final()
 
     note_final()
     tasks = {asyncio.ensure_future(one(witness)) for witness in asked}
+    led: set[asyncio.Task[None]] = set()
     try:
         while tasks:
-            grace = COSIGN_STRAGGLER_S if collected.final else None
+            longest = COSIGN_LEAD_S if tasks & led else COSIGN_STRAGGLER_S
+            grace = longest if enough() else None
             done, tasks = await asyncio.wait(tasks, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             if not done:
                 break
             if collected.final:
-                tasks |= {asyncio.ensure_future(one(witness)) for witness in refusing.values()}
+                more = {asyncio.ensure_future(one(witness, again=True)) for witness in refusing.values()}
+                led |= more
+                tasks |= more
                 refusing.clear()
     finally:
         for task in tasks:
@@ -223,6 +240,35 @@ def _begin(store: Store, replay: Replay) -> tuple[Collected, CosignRound]:
         raise UsageError(f"the replay is at {replay.size}, behind the checkpoint of {size}")
     current = CosignRound(note, needed_sets(replay.state, head.final_size, size))
     return Collected(size, current.checkpoint.root, final=head.final_size >= size), current
+
+
+async def _lead(
+    store: Store,
+    replay: Replay,
+    final_size: int,
+    witness: WitnessKey,
+    ask: Ask,
+    clock: Callable[[], float],
+) -> None:
+    """Have a witness cosign the final heads over changes of the witnesses that it missed, one by one: each of
+    them carries cosignatures of the set before it. What it answers shows when it is asked for the newest.
+    """
+    try:
+        passed = await asyncio.to_thread(_milestones, store, replay, final_size)
+    except Refused:
+        return  # not all of them are in this store
+    known = await asyncio.to_thread(store.cosigned_size, witness.key_id)
+    for size, note in passed[:-1]:
+        if size > known:
+            with suppress(Refused):
+                await _ask_one(store, CosignRound(note.format(), ()), witness, ask, clock)
+
+
+def _milestones(store: Store, replay: Replay, final_size: int) -> list[tuple[int, Note]]:
+    def heads(start: int) -> Iterator[tuple[int, Note]]:
+        return ((size, parse_signed_checkpoint(data)[1]) for size, data in store.checkpoints(start))
+
+    return milestones(replay.state, heads, final_size)
 
 
 async def _ask_one(

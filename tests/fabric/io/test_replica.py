@@ -1,5 +1,7 @@
 """The replica on a real store: what it takes from a source or a shared store, and what it never believes."""
 
+# Long on purpose: all that a replica takes and refuses, from every side it can come from.
+
 from __future__ import annotations
 
 import random
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fabric import limits
 from fabric.io.replica import Replica
 from fabric.io.updates import ReplicaError, Update
 from fabric.sync import Entries, Head, batches
@@ -18,7 +21,7 @@ from statelog.checkpoint import cosign, parse_signed_checkpoint
 from statelog.errors import Refused, SourceUnreadable
 from statelog.io.store import Store, StoredCosignature
 from statelog.signing import key_id_of, record_id_of
-from tests.support.authority import Cluster, endpoint, make_cluster, signer
+from tests.support.authority import Cluster, endpoint, make_cluster, node_id, sequencer_entry, signer
 from tests.support.logs import cosigned, head_note, new_store, replay_of
 
 SERVICE = "web-admin"
@@ -377,6 +380,22 @@ def test_what_only_a_log_can_carry_waits_for_it(site: Site) -> None:
     assert site.replica.outbox({}) == [(judged.record_id, encode(record), "authority")]
     assert not site.replica.submission_refused(judged.record_id, "SL-STALE", "why")
     assert site.replica.outbox_state(judged.record_id) == ("refused", None, "SL-STALE")
+
+
+def test_a_new_writers_term_does_not_wait_behind_what_the_old_one_never_takes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SUBMIT_PENDING_PER_LOG", 2)
+    site.follow()
+    cluster = site.cluster
+    term = cluster.log_term(sequencers=[sequencer_entry("sequencer-2", "home-1", cluster.cluster_id)])
+    for n, record in enumerate([*(cluster.approval(f"guest-{n}") for n in range(3)), term]):
+        site.replica.store.outbox_put(record_id_of(record), encode(record), n)
+    for own, share in (("", 2), (node_id("control-1"), 0)):  # a node, and the one that is the old writer
+        found = site.replica.outbox({}, own)
+        assert [one.log for one in found[:-1]] == ["authority"] * share
+        assert (found[-1].record_id, found[-1].log) == (record_id_of(term), "log.term")
+    assert site.replica.homes_of([encode(term), b"no record"]) == ["log.term", "authority"]
 
 
 def test_one_hosts_refusal_does_not_end_what_acts_here(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class Site:
         self.engine, self.sequencer = new_store(path / "state.db", cluster)
         self.store = Store(self.engine)
         self.hosts = {
-            f"{name}.example": WitnessHost(cluster, name, self.leaves) for name in (*WITNESSES, "witness-5")
+            f"{name}.example": WitnessHost(cluster, name, self.leaves)
+            for name in (*WITNESSES, "witness-5", "witness-6", "witness-7")
         }
         self.asked: list[tuple[str, int]] = []
         self.instead: dict[str, Answer] = {}
@@ -226,6 +228,24 @@ def test_a_final_head_is_refreshed_when_asked(site: Site) -> None:
     assert {one.timestamp for one in site.store.cosignatures(site.cluster.log.size)} == {site.cluster.now}
 
 
+def test_a_refresh_waits_for_witnesses_that_take_their_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head is final already, and that is no reason to leave before a quorum has answered anew."""
+    monkeypatch.setattr("statelog.io.cosign.COSIGN_STRAGGLER_S", 0.01)
+    assert site.collect().final
+    site.cluster.now += 50
+
+    async def slow(name: str, body: bytes) -> tuple[int, bytes]:
+        await asyncio.sleep(30.0 if name == KEY_NAMES[3] else 0.1)  # far away; the last one for good
+        reply = site.hosts[name].ask(body)
+        return reply.status, reply.body
+
+    site.instead = {name: functools.partial(slow, name) for name in KEY_NAMES}
+    refreshed = site.collect(refresh=True).results[0].timestamps
+    assert {name for name, at in refreshed.items() if at == site.cluster.now} == set(KEY_NAMES[:3])
+
+
 def away_for_long(tmp_path: Path, seconds: int) -> tuple[Site, WitnessHost]:
     """A recovery's intent that three of four witnesses see in time; the fourth is asked `seconds` later."""
     site = Site(tmp_path, make_cluster(nodes=("home-1",)))
@@ -255,6 +275,41 @@ def test_a_witness_that_refuses_is_not_asked_for_ever(tmp_path: Path) -> None:
     assert collected.final
     assert "SL-QUORUM" in collected.failures[KEY_NAMES[3]]
     assert [name for name, _ in site.asked].count(KEY_NAMES[3]) == 2
+    site.engine.dispose()
+
+
+def test_a_witness_that_was_away_while_all_others_left_is_led_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows none of those who cosign now; those it knew cosigned the head over the change."""
+    monkeypatch.setattr("statelog.io.cosign.COSIGN_STRAGGLER_S", 0.5)
+    site = Site(tmp_path, make_cluster(members=False, nodes=()))
+    assert site.collect().final
+    site.instead = {KEY_NAMES[3]: away}
+    site.sequencer.submit(encode(site.cluster.policy(lifetime_s=3_600)), site.cluster.now)
+    assert site.collect().final
+    names = ("witness-4", "witness-5", "witness-6", "witness-7")
+    changed = site.cluster.descriptor(witnesses=site.cluster.witness_set(*names))
+    site.sequencer.submit(encode(changed), site.cluster.now)
+    assert site.collect().final
+    site.sequencer.submit(encode(site.cluster.approval("home-1")), site.cluster.now)
+    assert site.collect().final
+    size = site.final_size()
+    assert {one.name for one in site.store.cosignatures(size)} == {f"{name}.example" for name in names[1:]}
+    late = site.hosts[KEY_NAMES[3]]
+    late.cluster = make_cluster(members=False, nodes=())
+    late.cluster.now += 2 * 86_400
+
+    async def slow(body: bytes) -> tuple[int, bytes]:
+        reply = late.ask(body)
+        if reply.status == 200:
+            await asyncio.sleep(0.6)  # reading what it missed takes longer than a straggler is waited for
+        return reply.status, reply.body
+
+    site.instead = {KEY_NAMES[3]: slow}
+    collected = site.collect(clock=lambda: float(late.cluster.now))
+    assert collected.failures == {}
+    assert {one.name for one in site.store.cosignatures(size)} == {f"{name}.example" for name in names}
     site.engine.dispose()
 
 
