@@ -254,9 +254,9 @@ class AdminClient:
                     path, limit=limits.ADMIN_ANSWER_BYTES
                 )
         except OSError as error:
-            raise AdminError(
-                "not_running", f"no daemon runs in {self._path.parent}; start it: fabric node run --dir"
-            ) from error
+            folder = self._path.parent
+            sentence = f"no daemon runs in {folder}; start it: fabric node run --dir {folder}"
+            raise AdminError("not_running", sentence) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
