@@ -195,7 +195,8 @@ class AdminServer:
             raise AdminError("bad_request", f"record is not base64: {error}") from error
         judgement = await self._node.desk.deliver(data)
         if judgement.refusal is not None:
-            raise AdminError(judgement.refusal.code, judgement.sentence)
+            code = judgement.refusal.code
+            raise AdminError(code, judgement.sentence.removeprefix(code).removeprefix(": ").strip())
         return {"record_id": judgement.record_id, "kind": judgement.kind, "state": judgement.state}
 
     async def _forward(self, request: Request, ports: list[LocalPort]) -> Result:
