@@ -88,6 +88,18 @@ def test_only_what_is_new_is_written(engine: sa.Engine, tmp_path: Path) -> None:
     assert extra == {f"history/{SIZE}", "history/sizes", "logs", "tile/1/000.p/1"}
 
 
+def test_what_the_folder_has_lost_is_written_again(engine: sa.Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    export_tiles(Store(engine), CLUSTER.anchor, folder)
+    grow(engine, 300 - SIZE)
+    export_tiles(Store(engine), CLUSTER.anchor, folder)
+    before = read_folder(folder)
+    for lost in ("tile/entries/000", "tile/0/001.p/44"):
+        (folder / lost).unlink()
+    assert export_tiles(Store(engine), CLUSTER.anchor, folder).written == 2
+    assert read_folder(folder) == before
+
+
 def test_what_is_not_final_stays_at_home(engine: sa.Engine, tmp_path: Path) -> None:
     Sequencer(Store(engine), CLUSTER.anchor, signer("sequencer-1")).submit(leases(CLUSTER, 1)[0], CLUSTER.now)
     assert export_tiles(Store(engine), CLUSTER.anchor, tmp_path / "tiles").size == SIZE
