@@ -153,7 +153,13 @@ def _continued(store: Store, folder: Path, head: Head, connection: sa.Connection
     data = FolderResources(folder).get(CHECKPOINT_PATH, MAX_NOTE_BYTES)
     if data is None:
         return 0
-    old, _ = parse_signed_checkpoint(data)
+    try:
+        old, _ = parse_signed_checkpoint(data)
+    except Refused as error:
+        sentence = (
+            f"{folder / CHECKPOINT_PATH} is damaged: {error.finding.sentence}; remove it and export again"
+        )
+        raise refuse(error.code, sentence) from error
     continued = old.origin == head.origin and old.size <= head.final_size
     if not continued or store.tree(old.size, connection).root() != old.root:
         raise other_history(folder, old, f"{head.origin}, at most {head.final_size} entries")

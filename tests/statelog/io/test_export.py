@@ -100,6 +100,17 @@ def test_what_the_folder_has_lost_is_written_again(engine: sa.Engine, tmp_path: 
     assert read_folder(folder) == before
 
 
+def test_a_damaged_checkpoint_is_named_and_may_be_removed(engine: sa.Engine, tmp_path: Path) -> None:
+    export_tiles(Store(engine), CLUSTER.anchor, tmp_path)
+    checkpoint, before = tmp_path / "checkpoint", read_folder(tmp_path)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:10])
+    with pytest.raises(Refused, match=r"^SL-NOTE: .*/checkpoint is damaged: .*; remove it and export again$"):
+        export_tiles(Store(engine), CLUSTER.anchor, tmp_path)
+    checkpoint.unlink()
+    export_tiles(Store(engine), CLUSTER.anchor, tmp_path)
+    assert read_folder(tmp_path) == before
+
+
 def test_what_is_not_final_stays_at_home(engine: sa.Engine, tmp_path: Path) -> None:
     Sequencer(Store(engine), CLUSTER.anchor, signer("sequencer-1")).submit(leases(CLUSTER, 1)[0], CLUSTER.now)
     assert export_tiles(Store(engine), CLUSTER.anchor, tmp_path / "tiles").size == SIZE
