@@ -56,7 +56,15 @@ node_app = typer.Typer(help="Make a node's folder, and run its daemon.", no_args
 app.add_typer(node_app, name="node")
 
 Dir = Annotated[Path, typer.Option("--dir", help="The node's folder.")]
-Output = Annotated[str, typer.Option("-o", "--output", help="table or json")]
+
+
+def _form(output: str) -> str:
+    """An output that can be made; asked before anything is done, for a ping or a delivery is not undone."""
+    show.is_json(output)
+    return output
+
+
+Output = Annotated[str, typer.Option("-o", "--output", callback=_form, help="table or json")]
 
 
 @node_app.command(

@@ -195,7 +195,8 @@ class AdminServer:
             raise AdminError("bad_request", f"record is not base64: {error}") from error
         judgement = await self._node.desk.deliver(data)
         if judgement.refusal is not None:
-            raise AdminError(judgement.refusal.code, judgement.sentence)
+            code = judgement.refusal.code
+            raise AdminError(code, judgement.sentence.removeprefix(code).removeprefix(": ").strip())
         return {"record_id": judgement.record_id, "kind": judgement.kind, "state": judgement.state}
 
     async def _forward(self, request: Request, ports: list[LocalPort]) -> Result:
@@ -254,9 +255,9 @@ class AdminClient:
                     path, limit=limits.ADMIN_ANSWER_BYTES
                 )
         except OSError as error:
-            raise AdminError(
-                "not_running", f"no daemon runs in {self._path.parent}; start it: fabric node run --dir"
-            ) from error
+            folder = self._path.parent
+            sentence = f"no daemon runs in {folder}; start it: fabric node run --dir {folder}"
+            raise AdminError("not_running", sentence) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:

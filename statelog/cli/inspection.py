@@ -77,7 +77,7 @@ def _print(found: Inspection, *, checked: bool) -> None:
         *in_words(found.digest),
         f"digest of  {found.digest_of}",
         *(
-            f"{one.verdict.upper() if one.verdict == 'wrong' else one.verdict:11}{one.by}"
+            f"{one.verdict.upper() if one.verdict == 'wrong' else one.verdict:10} {one.by}"
             for one in found.signatures
         ),
         *(f"wrong      {one}" for one in found.wrong),

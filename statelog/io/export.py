@@ -28,6 +28,7 @@ from statelog.tiles import (
     CHECKPOINT_PATH,
     LOGS_PATH,
     SIZES_PATH,
+    TILE_HEIGHT,
     Tile,
     encode_logs,
     encode_sizes,
@@ -89,7 +90,9 @@ def _export(
     kept = final_heads(store, state, head.final_size, connection)
     old_size = _continued(store, folder, head, connection)
     written, full = 0, []
-    for tile in tiles_between(old_size, head.final_size):
+    for tile in tiles_between(0, head.final_size):
+        if _is_there(folder, tile, old_size):
+            continue
         content = read_tile(connection, store, tile)
         if content is None:
             raise refuse("SL-STORED", "a tree node is missing", path=tile.path)
@@ -150,11 +153,23 @@ def _continued(store: Store, folder: Path, head: Head, connection: sa.Connection
     data = FolderResources(folder).get(CHECKPOINT_PATH, MAX_NOTE_BYTES)
     if data is None:
         return 0
-    old, _ = parse_signed_checkpoint(data)
+    try:
+        old, _ = parse_signed_checkpoint(data)
+    except Refused as error:
+        sentence = (
+            f"{folder / CHECKPOINT_PATH} is damaged: {error.finding.sentence}; remove it and export again"
+        )
+        raise refuse(error.code, sentence) from error
     continued = old.origin == head.origin and old.size <= head.final_size
     if not continued or store.tree(old.size, connection).root() != old.root:
         raise other_history(folder, old, f"{head.origin}, at most {head.final_size} entries")
     return old.size
+
+
+def _is_there(folder: Path, tile: Tile, old_size: int) -> bool:
+    """Whether an export of `old_size` wrote the tile and nobody has lost it since: sticks lose files."""
+    written = old_size >> TILE_HEIGHT * (tile.level or 0)
+    return tile.index * TILE_WIDTH + tile.width <= written and (folder / tile.path).is_file()
 
 
 def other_history(folder: Path, old: Checkpoint, expected: str) -> Refused:

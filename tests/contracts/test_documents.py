@@ -1,8 +1,11 @@
-"""What the documents name exists: files, and commands with their options."""
+"""What the documents name exists: files, commands with their options, methods in the tour of the code."""
 
 from __future__ import annotations
 
 import functools
+import importlib
+import inspect
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
@@ -170,3 +173,41 @@ def test_commands_that_messages_name_exist() -> None:
 )
 def test_the_command_check_sees(text: str, faults: int) -> None:
     assert sum(bool(faults_of(one)) for one in commands_in(text)) == faults
+
+
+# --- methods ---
+
+METHOD = re.compile(r"\b([A-Z][a-z]\w*)\.(_?[a-z][a-z_]*)\b")
+
+
+@functools.cache
+def classes() -> dict[str, list[type]]:
+    """Every class of the packages by its name."""
+    found: dict[str, list[type]] = {}
+    for package in ("statelog", "projections", "fabric"):
+        for one in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            for name, made in inspect.getmembers(importlib.import_module(one.name), inspect.isclass):
+                if made.__module__ == one.name:
+                    found.setdefault(name, []).append(made)
+    return found
+
+
+def missing_methods(text: str) -> list[str]:
+    """What is written as a method of a class and is none of any class of that name."""
+    return sorted(
+        f"{name}.{method}"
+        for name, method in set(METHOD.findall(text))
+        if not any(hasattr(one, method) for one in classes().get(name, ()))
+    )
+
+
+def test_methods_that_the_tour_of_the_code_names_exist() -> None:
+    assert not missing_methods((ROOT / "ARCHITECTURE.md").read_text())
+
+
+def test_the_method_check_sees() -> None:
+    assert missing_methods("`Port._on_readable`, then Session.handle → Replica.judge") == []
+    assert missing_methods("Endpoint._on_readable, Sesion.handle") == [
+        "Endpoint._on_readable",
+        "Sesion.handle",
+    ]

@@ -406,3 +406,27 @@ def test_a_witness_key_that_does_not_open_is_exit_code_2(tmp_path: Path) -> None
     code, _, err = run_once(tmp_path / "n")
     assert code == 2
     assert "NO_SUCH_KEY" in err
+
+
+def test_a_form_that_does_not_exist_is_refused_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(cli_main, "_ask", lambda *_, **__: asked.append(1) or {"state": "taken"})
+    record = tmp_path / "record.json"
+    record.write_bytes(b"{}")
+    for arguments in (("deliver", str(record)), ("ping", "relay-1")):
+        assert fabric(*arguments, "--dir", str(tmp_path), "-o", "xml") == 2
+        assert capsys.readouterr().err == "fabric: output 'xml': table or json\n"
+    assert asked == []
+    assert fabric("deliver", str(record), "--dir", str(tmp_path), "-o", "json") == 0
+    assert asked == [1]
+
+
+def test_the_advice_to_start_a_daemon_can_be_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init(tmp_path)
+    capsys.readouterr()
+    assert fabric("status", "--dir", str(tmp_path)) == 2
+    assert capsys.readouterr().err.endswith(f"start it: fabric node run --dir {tmp_path}\n")

@@ -31,7 +31,7 @@ def test_a_request_with_and_without_a_store(
     farm: Farm, request_file: Path, run: Run, where: tuple[object, ...]
 ) -> None:
     alone = run("inspect", request_file)
-    assert (alone.code, "unknown key" in alone.out, "give --store" in alone.out) == (0, True, True)
+    assert (alone.code, "\nunknown key " in alone.out, "give --store" in alone.out) == (0, True, True)
     known = run("inspect", request_file, *where)
     assert (known.code, "right" in known.out, "unknown key" in known.out) == (0, True, False)
     body = run("inspect", request_file, *where, "-o", "json").json

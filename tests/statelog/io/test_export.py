@@ -88,6 +88,29 @@ def test_only_what_is_new_is_written(engine: sa.Engine, tmp_path: Path) -> None:
     assert extra == {f"history/{SIZE}", "history/sizes", "logs", "tile/1/000.p/1"}
 
 
+def test_what_the_folder_has_lost_is_written_again(engine: sa.Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    export_tiles(Store(engine), CLUSTER.anchor, folder)
+    grow(engine, 300 - SIZE)
+    export_tiles(Store(engine), CLUSTER.anchor, folder)
+    before = read_folder(folder)
+    for lost in ("tile/entries/000", "tile/0/001.p/44"):
+        (folder / lost).unlink()
+    assert export_tiles(Store(engine), CLUSTER.anchor, folder).written == 2
+    assert read_folder(folder) == before
+
+
+def test_a_damaged_checkpoint_is_named_and_may_be_removed(engine: sa.Engine, tmp_path: Path) -> None:
+    export_tiles(Store(engine), CLUSTER.anchor, tmp_path)
+    checkpoint, before = tmp_path / "checkpoint", read_folder(tmp_path)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:10])
+    with pytest.raises(Refused, match=r"^SL-NOTE: .*/checkpoint is damaged: .*; remove it and export again$"):
+        export_tiles(Store(engine), CLUSTER.anchor, tmp_path)
+    checkpoint.unlink()
+    export_tiles(Store(engine), CLUSTER.anchor, tmp_path)
+    assert read_folder(tmp_path) == before
+
+
 def test_what_is_not_final_stays_at_home(engine: sa.Engine, tmp_path: Path) -> None:
     Sequencer(Store(engine), CLUSTER.anchor, signer("sequencer-1")).submit(leases(CLUSTER, 1)[0], CLUSTER.now)
     assert export_tiles(Store(engine), CLUSTER.anchor, tmp_path / "tiles").size == SIZE
