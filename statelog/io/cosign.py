@@ -277,7 +277,8 @@ async def _ask_one(
     """One witness's cosignature; a 409 is answered with the size that it named. Raises Refused when there is
     none.
     """
-    size = await asyncio.to_thread(store.cosigned_size, witness.key_id)
+    known = await asyncio.to_thread(store.cosigned_size, witness.key_id)
+    size = min(known, current.checkpoint.size)  # another replica may have had a newer head cosigned
     for _ in range(COSIGN_ROUNDS):
         body = await asyncio.to_thread(_request, store, current, size)
         try:

@@ -102,6 +102,19 @@ def test_the_next_head_is_asked_from_where_each_witness_is(site: Site) -> None:
     assert site.final_size() == size + 3
 
 
+def test_a_witness_that_another_replica_had_cosign_more_says_so(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store learns of it while this round is under way."""
+    size = site.cluster.log.size
+    monkeypatch.setattr(site.store, "cosigned_size", lambda _key_id: size + 1)
+    site.instead = {KEY_NAMES[0]: answer(409, b"%d\n" % (size + 1))}
+    collected = site.collect()
+    assert collected.final
+    assert "a larger head" in collected.failures[KEY_NAMES[0]]
+    assert all(old <= size for _, old in site.asked)
+
+
 def test_three_of_four_are_enough_and_two_are_not(site: Site) -> None:
     site.instead = {KEY_NAMES[0]: away, KEY_NAMES[1]: away}
     collected = site.collect()
