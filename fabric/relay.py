@@ -6,7 +6,7 @@ on one side has left on the other; what all of them hold has a budget, and whoev
 Source: docs/wire.md, "Relays".
 """
 
-# Long on purpose: the way of one relayed stream from its OPEN to its end, and what is counted of it meanwhile.
+# Long on purpose: the way of one relayed stream, from its OPEN to its end, and what is counted of it.
 from __future__ import annotations
 
 from collections import Counter
