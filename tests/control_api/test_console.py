@@ -81,7 +81,7 @@ def shown(tmp_path: Path, **rows: object) -> dict[str, str]:
     """The text in each place of the page, after one answer and one silence."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("there is no Node.js here")
+        pytest.skip("the console's script is run by Node.js, which is not here; .ci/run installs it")
     empty = {f"/v1/{name}": [] for name in ("registry", "nodes", "roles", "leases")}
     answers = {"/v1/status": STATUS, "/v1/records": {"records": [], "size": 9}, **empty}
     (tmp_path / "rows").write_text(json.dumps(answers | {f"/v1/{name}": made for name, made in rows.items()}))

@@ -102,7 +102,9 @@ EVERY = [
 ]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="a full disk is played by /dev/full, which Linux alone has"
+)
 @pytest.mark.parametrize("command", [*EVERY, ("--help",)], ids=" ".join)
 def test_output_that_cannot_be_written_is_said_in_one_line(
     running_node: Path, command: tuple[str, ...]
@@ -138,7 +140,9 @@ def test_a_reader_that_goes_away_is_told_nothing(running_node: Path, command: tu
     assert process.returncode == 1
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="a full disk is played by /dev/full, which Linux alone has"
+)
 def test_a_daemon_that_cannot_say_that_it_is_ready_ends_in_order(tmp_path: Path) -> None:
     init(tmp_path / "n")
     with Path("/dev/full").open("wb") as full:

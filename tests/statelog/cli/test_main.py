@@ -145,7 +145,9 @@ def test_the_old_name_of_a_kind_works_too(run: Run) -> None:
     assert run("propose", "registry.gossip_record", "--help").code == 0
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="a full disk is played by /dev/full, which Linux alone has"
+)
 @pytest.mark.parametrize("arguments", [("log", "-o", "json"), ("--help",)])
 def test_output_that_cannot_be_written_is_said_in_one_line(farm: Farm, arguments: tuple[str, ...]) -> None:
     """And is no finding: exit code 1 would say that the log is not sound."""
