@@ -58,7 +58,7 @@ class Admitted(NamedTuple):
     the state already holds for its subject: nothing is to be done, ``change`` is None, and the signatures of
     this copy were *not* looked at, so the copy must not replace the stored one.  A log never carries a
     duplicate, so a replay refuses it.  ``bootstrap``: accepted in development mode.  ``signed`` are the bytes
-    that the signatures cover.
+    that the signatures cover, ``signed_by`` the public keys of these, in their order.
     """
 
     record: dict[str, Any]
@@ -69,6 +69,7 @@ class Admitted(NamedTuple):
     duplicate: bool
     bootstrap: bool
     signed: bytes
+    signed_by: list[bytes]
 
 
 class Reading(NamedTuple):
@@ -99,8 +100,9 @@ def admit(
     ``now`` is Unix seconds; on replay it is the entry's ``sequenced_at``.  ``log`` is the log that would
     carry the record, seen just before it: a ``log.term``, a ``log.snapshot`` and the
     descriptor of a recovery cannot be judged without one.  Without ``log`` the
-    authority log is meant.  ``verify_signatures=False`` skips only the cryptography, for bytes that this
-    process has verified before; keys, roles and quorum are still checked.  A ``reading`` of these very bytes
+    authority log is meant.  ``verify_signatures=False`` skips the cryptography of the signatures alone, for
+    bytes that this process has verified before or verifies elsewhere; keys, roles, quorum and the proofs of
+    new keys are still checked.  A ``reading`` of these very bytes
     saves doing that again.
 
     Changes nothing.  Raises `Refused`; `UsageError` for what needs a ``log`` without one.
@@ -127,12 +129,9 @@ def signature_jobs(state: AuthorityState, reading: Reading) -> list[Job] | None:
     """The signatures of a record as jobs that anybody may verify, whatever becomes of the state meanwhile.
 
     A key id is the hash of its key, so a key found under it is the one that `admit` will find.  When all are
-    right, `admit` may be told not to verify again.  None where that is not all there is to it: an unknown
-    key, a record that brings keys with proofs.
+    right, `admit` may be told not to verify again.  None where a key is not known yet.
     """
     data, record, kind = reading
-    if carries_keys(data):
-        return None
     message = kind.signed_bytes(record, data)
     jobs = []
     for one in record["signatures"]:
@@ -155,15 +154,6 @@ def reread(data: bytes) -> tuple[dict[str, Any], str]:
         check_profile(record)
         return record, record_id_of(record)
     return record, sha256(kind.signed_bytes(record, data)).hexdigest()
-
-
-def carries_keys(data: bytes) -> bool:
-    """Whether a record (or the leaf around it) may bring keys with proofs of possession, which only a full
-    admission checks.
-
-    Such records are rare; a field of that name elsewhere only costs time.
-    """
-    return b'"keys":[' in data or b'"sequencers":[' in data
 
 
 def home_log(state: AuthorityState, data: bytes) -> str:
@@ -268,6 +258,7 @@ def _admitted(candidate: Candidate, change: Change | None) -> Admitted:
         change is None,
         candidate.bootstrap,
         candidate.message,
+        candidate.signed_by,
     )
 
 

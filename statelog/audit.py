@@ -6,8 +6,8 @@ the entries say. It names what is wrong (docs/records/, "Verification") and goes
 anything: a refused entry is counted in the tree and left out of the state.
 
 Signatures are the cost. With a `SignatureVerifier` they are handed over in jobs, to be checked on other cores
-while the fold runs on; when any of them is wrong the log is replayed once more with signatures checked in
-place, so both ways give the same report.
+while the fold runs on; when any of them is wrong, or an entry was refused whose signatures nobody has looked
+at, the log is replayed once more with signatures checked in place, so both ways give the same report.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from statelog.admission import carries_keys
 from statelog.audit_ahead import check_ahead
 from statelog.audit_store import (
     HashedLog,
@@ -134,7 +133,7 @@ def audit(
 
     if verifier is not None:
         report = one_pass(verifier)
-        if verifier.finish():
+        if verifier.finish() and report.sound_size == report.size:
             return report
     return one_pass(None)
 
@@ -244,9 +243,8 @@ class _Audit:
 
     def _entry(self, data: bytes) -> tuple[str | None, bytes]:
         """Replay one entry; answers with its record id (None when it was refused) and its leaf hash."""
-        inline = self.verifier is None or carries_keys(data)
         try:
-            entry = self.replay.append(data, verify_signatures=inline)
+            entry = self.replay.append(data, verify_signatures=self.verifier is None)
         except Refused as error:
             if self.totals.refused_at is None:
                 self.totals.refused_at = self.replay.size
@@ -256,12 +254,9 @@ class _Audit:
             return None, self.replay.skip(data)
         if self.nodes is not None:
             self.nodes.completed(entry.new_nodes)
-        if inline or self.verifier is None:
-            self.totals.signatures += len(entry.record["signatures"])
-        else:
-            jobs = signature_jobs(entry, self.replay)
-            self.verifier.submit(jobs)
-            self.totals.signatures += len(jobs)
+        self.totals.signatures += len(entry.signed_by)
+        if self.verifier is not None:
+            self.verifier.submit(signature_jobs(entry))
         for checker in self.checkers:
             checker.entry(entry)
         return entry.record_id, entry.leaf_hash
@@ -435,13 +430,10 @@ def _stray(size: int, why: str) -> Finding:
     return Finding("SL-CHECKPOINT", f"the checkpoint of size {size} {why}", log_index=max(size - 1, 0))
 
 
-def signature_jobs(entry: Entry, replay: Replay) -> list[Job]:
-    """The signatures of an accepted entry, to be verified elsewhere.
-
-    Admission has resolved each key id already; as a key id is the hash of its key, looking it up again cannot
-    give another key. A key that is gone by now yields a job that fails, and so a second look in place.
-    """
+def signature_jobs(entry: Entry) -> list[Job]:
+    """The signatures of an accepted entry, to be verified elsewhere, by the keys that admission found."""
+    signed = entry.signed
     return [
-        (replay.public_of(one["key_id"]), a2b_base64(one["value"]), entry.signed)
-        for one in entry.record["signatures"]
+        (public, a2b_base64(one["value"]), signed)
+        for public, one in zip(entry.signed_by, entry.record["signatures"], strict=True)
     ]

@@ -216,7 +216,6 @@ def _context(request: Request, state: AuthorityState, now: int, log: LogView | N
         expires_at=parse_time(request.record["expires_at"]),
         log=log,
         ahead_of_log=False,
-        verify=True,
         bootstrap=state.mode == "development",
     )
 

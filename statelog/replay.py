@@ -42,7 +42,8 @@ _TERM_SCHEMA = "rap.fabric.log.term.v1"
 @dataclass(slots=True)  # not frozen: one is made for every entry of every replay
 class Entry:
     """One accepted entry. `data` are the leaf's bytes; `new_nodes` the subtrees (level, index, hash) that it
-    completed, its own leaf hash first. `signed` are the bytes that its signatures cover.
+    completed, its own leaf hash first. `signed` are the bytes that its signatures cover, `signed_by` the
+    public keys of these, in their order.
     """
 
     index: int
@@ -57,6 +58,7 @@ class Entry:
     new_nodes: Sequence[tuple[int, int, bytes]]
     data: bytes
     signed: bytes
+    signed_by: Sequence[bytes]
 
     @property
     def leaf(self) -> Leaf:
@@ -261,6 +263,7 @@ class Replay:
             self._grow(hash_),
             data,
             admitted.signed,
+            admitted.signed_by,
         )
 
     def judge_at(self, data: bytes, now: int, reading: admission.Reading) -> None:

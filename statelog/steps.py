@@ -37,7 +37,18 @@ class Candidate(Context):
     ``data`` are the canonical bytes of ``record``.
     """
 
-    __slots__ = ("epoch", "key", "kind", "message", "record", "signers", "state", "subject")
+    __slots__ = (
+        "epoch",
+        "key",
+        "kind",
+        "message",
+        "record",
+        "signed_by",
+        "signers",
+        "state",
+        "subject",
+        "verify",
+    )
 
     def __init__(  # one object for record and context: admission makes one for every entry of a log
         self,
@@ -58,6 +69,7 @@ class Candidate(Context):
         self.key: SubjectKey = (kind.name, *self.subject)
         self.message = message = kind.signed_bytes(record, data)
         self.signers: list[str] = []
+        self.signed_by: list[bytes] = []
         self.record_id = sha256(message).hexdigest()
         self.now = now
         self.issued_at = parse_time(record["issued_at"])
@@ -130,6 +142,7 @@ class Candidate(Context):
             if self.verify and not verify(key.public, bytes_of(entry["value"]), self.message):
                 raise _bad_signature("the signature is wrong", position, "", key_id)
             self.signers.append(key_id)
+            self.signed_by.append(key.public)
 
     def check_place(self) -> None:
         """Step 8, first half: the record belongs in this log.  Ahead of the log there is no place yet."""

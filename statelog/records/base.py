@@ -76,7 +76,6 @@ class Context:
     expires_at: int
     log: LogView | None
     ahead_of_log: bool
-    verify: bool
     bootstrap: bool
 
 

@@ -116,7 +116,7 @@ def check_entry(  # what makes one key fit to enter, whatever object lists it
     check_public(public, path)
     key_id = key_id_of(public)
     message = possession_bytes(state.cluster_id, issuer_id, key_id)
-    if ctx.verify and not verify(public, bytes_of(proof), message):
+    if not verify(public, bytes_of(proof), message):
         raise refuse("SL-KEY", "nobody proved to hold this key", path=f"{path}.proof", found=key_id)
     check_use(state, key_id, path, use)
 
