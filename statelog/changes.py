@@ -159,8 +159,12 @@ class GrantLease(NamedTuple):
     lease: Lease
 
     def commit(self, state: AuthorityState, log_index: int | None) -> None:
-        """Enter the lease and its places in the index."""
+        """Enter the lease and its places in the index, which most renewals leave as they are."""
         lease = self.lease
+        old = state.leases.get(lease.route_id)
+        if old is not None and old.hops == lease.hops and old.partition == lease.partition:
+            state.leases[lease.route_id] = lease
+            return
         drop_lease(state, lease.route_id)
         state.leases[lease.route_id] = lease
         state.partition_of[lease.route_id] = lease.partition

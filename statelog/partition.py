@@ -170,7 +170,9 @@ class PartitionReplay(Replay):
             for leaf in self._feed.leaves(authority.size, size):
                 before = self._term_at(authority)
                 authority.append(leaf, verify_signatures=False)
-                self._retire(before, self._term_at(authority))  # also a pen that never wrote
+                now = self._term_at(authority)
+                if now is not before:
+                    self._retire(before, now)  # also a pen that never wrote
         except Refused as error:
             where = f"entry {authority.size} of the {AUTHORITY_LOG} log: {error.finding}"
             raise _refuse(

@@ -8,7 +8,7 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -18,6 +18,7 @@ from statelog.limits import MAX_KEYS_IN_SET, MAX_REMEMBERED_QUORUMS, MAX_SIGNATU
 from statelog.signing import key_id_of
 
 Custody = Literal["online", "offline", "hardware"]
+SignedAs = tuple[str, str]  # a key id, and the role in which it signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ class KeySet:
         return {key.key_id: key for key in self.keys}
 
     @cached_property
-    def verdicts(self) -> dict[tuple[str, ...], bool]:
-        """What `is_met` has said of these signers; the same few sign record after record."""
+    def verdicts(self) -> dict[tuple[str, tuple[SignedAs, ...]], bool]:
+        """What `speak` has said of these signers; the same few sign record after record."""
         return {}
 
     @cached_property
@@ -100,15 +101,19 @@ class QuorumResult:
         return f"{len(self.signed)} of {self.threshold}"
 
 
-def is_met(key_set: KeySet, key_ids: Iterable[str]) -> bool:
-    """`count(key_set, key_ids).met`, for the many records of which nobody asks who signed."""
-    signers = tuple(key_ids)
-    met = key_set.verdicts.get(signers)
-    if met is None:
-        met = count(key_set, signers).met
+def speak(key_set: KeySet, role: str, signers: Sequence[SignedAs]) -> bool:
+    """Whether ``signers`` are all of the set, all signed in ``role``, and are a quorum: for the many records
+    of which nobody asks who signed.
+    """
+    asked = role, tuple(signers)
+    found = key_set.verdicts.get(asked)
+    if found is None:
+        found = count(key_set, [key_id for key_id, _ in signers]).met and all(
+            signed_as == role and key_id in key_set.by_id for key_id, signed_as in signers
+        )
         if len(key_set.verdicts) < MAX_REMEMBERED_QUORUMS:
-            key_set.verdicts[signers] = met
-    return met
+            key_set.verdicts[asked] = found
+    return found
 
 
 def count(key_set: KeySet, key_ids: Iterable[str]) -> QuorumResult:

@@ -247,7 +247,9 @@ class Replay:
         if admitted.change is not None and self._state is not None:
             state.apply(admitted.change, index)
         self._state = state
-        self._retire(before, self.current_term())
+        now = state.terms.get(self.log)
+        if now is not before:
+            self._retire(before, now)
         self.last_sequenced_at = parts.sequenced_at
         hash_ = leaf_hash(data)
         return Entry(
@@ -433,9 +435,8 @@ class Replay:
         return log_keys(self.origin, sorted(self._past))
 
     def _retire(self, before: Term | None, now: Term | None) -> None:
-        """Remember the sequencers of `before` whom a new term has taken the pen from."""
-        if now is not before:
-            self._past = (self._past | _publics(before)) - _publics(now)
+        """Remember the sequencers of `before` from whom the term `now` has taken the pen."""
+        self._past = (self._past | _publics(before)) - _publics(now)
 
     def checkpoint(self) -> Checkpoint:
         """The log as it stands, to be signed."""

@@ -6,13 +6,13 @@ none changes the state, and only `Candidate.judged` looks at a kind's own rules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any
+from operator import itemgetter
+from typing import Any, Final
 
 from statelog.errors import Refused, refuse
-from statelog.limits import MAX_CLOCK_SKEW_S
-from statelog.quorum import Key, KeySet, count, is_met
+from statelog.quorum import Key, KeySet, QuorumResult, SignedAs, count, speak
 from statelog.records import DESCRIPTOR
 from statelog.records.base import Context, Kind, LogView
 from statelog.records.keys import bytes_of
@@ -29,6 +29,8 @@ from statelog.state import (
     Target,
 )
 from statelog.times import format_time, parse_time
+
+_SIGNED_AS: Final[Callable[[Mapping[str, str]], SignedAs]] = itemgetter("key_id", "role")
 
 
 class Candidate(Context):
@@ -68,7 +70,7 @@ class Candidate(Context):
         self.subject = kind.subject(record)
         self.key: SubjectKey = (kind.name, *self.subject)
         self.message = message = kind.signed_bytes(record, data)
-        self.signers: list[str] = []
+        self.signers: list[SignedAs] = []
         self.signed_by: list[bytes] = []
         self.record_id = sha256(message).hexdigest()
         self.now = now
@@ -92,7 +94,7 @@ class Candidate(Context):
                 expected=self.state.cluster_id,
                 found=record["cluster_id"],
             )
-        if self.now < self.issued_at - min(descriptor.clock_skew_s, MAX_CLOCK_SKEW_S):
+        if self.now < self.issued_at - descriptor.clock_skew_s:
             raise refuse("SL-FUTURE", "issued in the future", path="issued_at", found=record["issued_at"])
         if self.now >= self.expires_at:
             raise refuse(
@@ -133,15 +135,15 @@ class Candidate(Context):
         if root is not self.state.descriptor.root:
             new_keys = {**root.by_id, **new_keys}
         for position, entry in enumerate(self.record["signatures"]):
-            key_id = entry["key_id"]
+            signed_as = key_id, role = _SIGNED_AS(entry)
             key = keys.get(key_id) or _known_key(self.state, new_keys, self.kind.new_role, key_id, position)
             if entry["issuer_id"] != key.issuer_id:
                 raise _bad_signature("not this key's issuer", position, key.issuer_id, entry["issuer_id"])
-            if entry["role"] not in key.roles:
-                raise _bad_signature("not a role of this key", position, sorted(key.roles), entry["role"])
+            if role not in key.roles:
+                raise _bad_signature("not a role of this key", position, sorted(key.roles), role)
             if self.verify and not verify(key.public, bytes_of(entry["value"]), self.message):
                 raise _bad_signature("the signature is wrong", position, "", key_id)
-            self.signers.append(key_id)
+            self.signers.append(signed_as)
             self.signed_by.append(key.public)
 
     def check_place(self) -> None:
@@ -171,19 +173,20 @@ class Candidate(Context):
         """Steps 8 and 9: the signers hold the role that must sign, here, and are enough."""
         quorums = self.check_role()
         role = self.record["issuer_role"]
-        for position, entry in enumerate(self.record["signatures"]):
-            if entry["role"] != role:
-                raise _not_for_this("SL-ROLE", "signed in another role", position, role, entry["role"])
-            for key_set in quorums:
-                if entry["key_id"] in key_set.by_id:
-                    break
-            else:
+        if len(quorums) == 1 and speak(quorums[0], role, self.signers):
+            return
+        for position, (key_id, signed_as) in enumerate(self.signers):
+            if signed_as != role:
+                raise _not_for_this("SL-ROLE", "signed in another role", position, role, signed_as)
+            if not any(key_id in key_set.by_id for key_set in quorums):
                 raise _not_for_this(
-                    "SL-SCOPE", "not a key for this record", position, quorums[0].role, entry["key_id"]
+                    "SL-SCOPE", "not a key for this record", position, quorums[0].role, key_id
                 )
+        key_ids = [key_id for key_id, _ in self.signers]
         for key_set in quorums:
-            if not is_met(key_set, self.signers):
-                raise _too_few(key_set, self.signers, proposed=key_set is not quorums[0])
+            result = count(key_set, key_ids)
+            if not result.met:
+                raise _too_few(key_set, result, proposed=key_set is not quorums[0])
 
     def check_revoked_and_fenced(self) -> None:
         """Step 10."""
@@ -272,9 +275,8 @@ def _not_for_this(code: str, sentence: str, position: int, expected: object, fou
     return refuse(code, sentence, path=f"signatures[{position}]", expected=expected, found=found)
 
 
-def _too_few(key_set: KeySet, signers: list[str], *, proposed: bool) -> Refused:
+def _too_few(key_set: KeySet, result: QuorumResult, *, proposed: bool) -> Refused:
     """Names the set that lacks signers; `proposed`: the one that the record itself would put in force."""
-    result = count(key_set, signers)
     whose = f"the proposed {key_set.role}" if proposed else key_set.role
     return refuse(
         "SL-QUORUM",

@@ -9,6 +9,7 @@ the checkers stay the one definition, and a property test holds this against the
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final
 
 from statelog.limits import MAX_REMEMBERED_TEXTS
@@ -130,7 +131,10 @@ class _Writer:
             case Integer():
                 return f"type({value}) is int and {check.low} <= {value} <= {check.high}"
             case OneOf():
-                return f"{value} in {self._name(check.allowed)}"
+                only = next(iter(check.allowed)) if len(check.allowed) == 1 else None
+                return (
+                    f"{value} == {only!r}" if type(only) is str else f"{value} in {self._name(check.allowed)}"
+                )
             case Base64():
                 return f"{self._name(check.matches)}({value}) is not None"
             case Printable():
@@ -149,9 +153,13 @@ class _Writer:
         self._line(depth, f"if type({value}) is not dict: return False")
         count = self._variable()
         self._line(depth, f"{count} = {len(check.required)}")
-        for field, inner in check.required.items():
-            member = self._variable()
-            self._line(depth, f"{member} = {value}[{field!r}]")
+        members = [self._variable() for _ in check.required]
+        if len(members) > 1:  # all at once: a look-up for each is what a form costs most
+            fetched = f"{self._name(itemgetter(*check.required))}({value})"
+            self._line(depth, f"{', '.join(members)} = {fetched}")
+        for member, (field, inner) in zip(members, check.required.items(), strict=True):
+            if len(members) == 1:
+                self._line(depth, f"{member} = {value}[{field!r}]")
             self.write(inner, member, depth)
         for field, inner in check.optional.items():
             member = self._variable()

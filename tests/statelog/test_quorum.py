@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statelog.quorum import Key, KeySet, QuorumResult, count, is_met
+from statelog.quorum import Key, KeySet, QuorumResult, count, speak
 from tests.support.authority import key_id, signer
 
 
@@ -36,7 +36,15 @@ def test_met_exactly_when_enough_issuers_signed(key_set: KeySet, key_ids: list[s
     result = count(key_set, key_ids)
     assert result.met == (usable and len(issuers) >= key_set.threshold)
     assert len(result.signed) == len(issuers)
-    assert is_met(key_set, key_ids) == result.met
+
+
+@given(key_sets(), signatures)
+def test_a_quorum_speaks_when_all_are_of_the_set_and_in_its_role(key_set: KeySet, key_ids: list[str]) -> None:
+    known = all(one in key_set.by_id for one in key_ids)
+    signers = [(one, "role") for one in key_ids]
+    for _ in range(2):  # the second time from memory
+        assert speak(key_set, "role", signers) == (known and count(key_set, key_ids).met)
+        assert not speak(key_set, "role", [*signers, (key_set.keys[0].key_id, "other")])
 
 
 @given(key_sets(), signatures, st.randoms())
