@@ -44,7 +44,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all by default")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    parser.add_argument("--runs", type=int, default=3, help="repetitions; the median counts (default 3)")
+    parser.add_argument("--runs", type=int, default=5, help="repetitions; the median counts (default 5)")
     parser.add_argument("--minutes", type=float, default=1.0, help="length of the soak (default 1)")
     parser.add_argument("--quick", action="store_true", help="smaller inputs: a smoke test, not a figure")
     options = parser.parse_args(arguments)
