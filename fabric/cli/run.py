@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -72,6 +73,7 @@ async def run_node(config: NodeConfig, identity: NodeIdentity) -> None:
     metrics = None
     try:
         metrics = await _serve_metrics(config, node)
+        _set_aside_what_lives()
         print(json.dumps({"ready": True, "node_id": node.node_id, "address": node.address}), flush=True)
         await stop.wait()
     finally:  # also when nobody can be told that it is ready
@@ -79,6 +81,16 @@ async def run_node(config: NodeConfig, identity: NodeIdentity) -> None:
             await metrics.close()
         await admin.close()
         await node.close()
+
+
+def _set_aside_what_lives() -> None:
+    """Take what the start has built out of the garbage collector's sight.
+
+    It lives as long as the process does or until its last reference goes, and most of it is the state of the
+    log: walking that of 10,000 subjects takes a tenth of a second, in which no packet moves.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _serve_metrics(config: NodeConfig, node: Node) -> MetricsPort | None:

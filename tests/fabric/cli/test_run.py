@@ -1,0 +1,72 @@
+"""The daemon's own part: what it does around a node that it starts and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fabric.cli import run
+
+
+class OneNode:
+    """Stands for a node: its start builds something, and somebody asks it to end as soon as it is ready."""
+
+    node_id = "n"
+    address = "quic://127.0.0.1:1"
+    done: list[str]
+    state: list[list[int]]
+
+    def __init__(self, *_: Any) -> None:
+        self.done = OneNode.done = []
+
+    async def start(self) -> None:
+        OneNode.state = [[number] for number in range(1_000)]
+        self.done.append("started")
+
+    async def close(self) -> None:
+        self.done.append("closed")
+
+
+class NoAdmin:
+    """Stands for its admin socket."""
+
+    def __init__(self, *_: Any) -> None:
+        self.done = OneNode.done
+
+    async def start(self) -> None:
+        self.done.append("admin started")
+
+    async def close(self) -> None:
+        self.done.append("admin closed")
+
+
+def test_what_the_start_built_is_out_of_the_collectors_sight(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[bool] = []
+
+    def freeze() -> None:
+        real()
+        seen.append(any(one is OneNode.state for one in gc.get_objects()))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    real = gc.freeze
+    monkeypatch.setattr(run.gc, "freeze", freeze)
+    monkeypatch.setattr(run, "Node", OneNode)
+    monkeypatch.setattr(run, "AdminServer", NoAdmin)
+    config: Any = SimpleNamespace(admin_socket=Path("unused"), metrics_listen=None)
+    try:
+        asyncio.run(run.run_node(config, None))  # type: ignore[arg-type]  # the node is not one either
+    finally:
+        gc.unfreeze()
+    assert seen == [False]
+    assert any(one is OneNode.state for one in gc.get_objects())  # which it was before
+    assert OneNode.done == ["admin started", "started", "admin closed", "closed"]
+    assert '"ready": true' in capsys.readouterr().out
