@@ -20,12 +20,12 @@ from typing import Protocol, runtime_checkable
 
 from statelog.admission import carries_keys
 from statelog.audit_ahead import check_ahead
+from statelog.audit_evidence import PastSigners, check_evidence
 from statelog.audit_store import (
     HashedLog,
     NodesBeside,
     StoredLog,
     check_cosignatures,
-    check_evidence,
     check_file,
     check_head,
     check_nodes,
@@ -175,6 +175,7 @@ class _Audit:
         self.next_checkpoint: tuple[int, bytes] | None = None
         self.progress = progress
         self.checkers = checkers
+        self.signers = PastSigners()
         self.verifier = verifier
         self.covered = 0  # the size of the last checkpoint looked at
         self.last_final = False
@@ -262,6 +263,8 @@ class _Audit:
             jobs = signature_jobs(entry, self.replay)
             self.verifier.submit(jobs)
             self.totals.signatures += len(jobs)
+        if self.stored is not None:
+            self.signers.entry(entry, self.replay.state)
         for checker in self.checkers:
             checker.entry(entry)
         return entry.record_id, entry.leaf_hash
@@ -418,8 +421,8 @@ class _Audit:
             yield from check_cosignatures(stored, replay)
         yield from check_roots(stored)
         yield from check_file(stored)
-        if replay.log == AUTHORITY_LOG:
-            yield from check_evidence(stored, replay)
+        if replay.started and replay.log == AUTHORITY_LOG:
+            yield from check_evidence(stored, self.signers, replay.state)
         if replay.started:
             yield from check_split_views(stored, replay)
             yield from check_rollbacks(stored, replay)
