@@ -149,6 +149,8 @@ MAX_ROLLBACKS: Final = 64  # sources of one log whose newest rollback is kept
 MAX_SHOWN_HEADS: Final = 1024  # sources of one log whose largest head is kept; the one seen longest ago goes
 MAX_SPLIT_VIEWS: Final = 64  # of one log: one convicts, a few show when it began, and none fills a disk
 MAX_EVIDENCE_PER_EPOCH: Final = 2  # two records prove equivocation; more would let the equivocator fill disks
+# One delegate may sign two certificates of every epoch; what it floods is one kind, 8 MB at the very most.
+MAX_EVIDENCE_EPOCHS: Final = 64  # of one kind: one convicts, a few show when it began
 
 # --- replay ---
 

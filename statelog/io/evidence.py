@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from statelog.io import tables
 from statelog.limits import (
     HASH_BYTES,
+    MAX_EVIDENCE_EPOCHS,
     MAX_EVIDENCE_PER_EPOCH,
     MAX_ROLLBACKS,
     MAX_SHOWN_HEADS,
@@ -136,13 +137,17 @@ class EvidenceTables(ABC):
         """A read transaction: the given one, or one of its own."""
 
     def evidence_add(self, item: Evidence, connection: sa.Connection | None = None) -> bool:
-        """Keep a validly signed record as proof of equivocation; False when two of its epoch are kept."""
+        """Keep a validly signed record as proof of equivocation; False when two of its epoch are kept, or of
+        enough other epochs of its kind.
+        """
         table = tables.evidence
         here = (table.c.subject == item.subject) & (table.c.epoch == item.epoch)
         with self.writing(connection) as used:
             known = used.execute(sa.select(table.c.record_id).where(here)).scalars().all()
             if item.record_id in known or len(known) >= MAX_EVIDENCE_PER_EPOCH:
                 return False
+            if not known and _kept_epochs(item.subject, used) >= MAX_EVIDENCE_EPOCHS:
+                return False  # one that has begun gets its second record
             row = {name: getattr(item, name) for name in Evidence.__dataclass_fields__}
             used.execute(table.insert(), row)
             return True
@@ -303,6 +308,14 @@ class EvidenceTables(ABC):
                 used.execute(views).scalar() or 0,
                 used.execute(behind).scalar() or 0,
             )
+
+
+def _kept_epochs(subject: str, connection: sa.Connection) -> int:
+    """How many pairs of the subject's kind are kept."""
+    columns = tables.evidence.c
+    of_kind = columns.subject.startswith(subject.partition("/")[0] + "/", autoescape=True)
+    pairs = sa.select(columns.subject, columns.epoch).where(of_kind).distinct().subquery()
+    return connection.execute(sa.select(sa.func.count()).select_from(pairs)).scalar() or 0
 
 
 def _hashes(joined: bytes) -> tuple[bytes, ...]:

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from statelog.errors import SourceUnreadable
 from statelog.io import evidence
 from statelog.io.database import open_database
+from statelog.io.equivocation import keep_pair
 from statelog.io.evidence import Evidence, KeptRollback, KeptSplitView, ShownHead
 from statelog.io.store import Store
 from statelog.rollback import Rollback
@@ -30,6 +33,40 @@ def test_evidence_is_kept_twice_an_epoch(store: Store) -> None:
     assert [store.evidence_add(item) for item in again] == [True, False, True, False, False]
     assert store.evidence_add(Evidence("subject", 2, "c" * 64, b"c", 6))
     assert [(item.epoch, item.record_id[0]) for item in store.evidence()] == [(1, "a"), (1, "b"), (2, "c")]
+
+
+def test_who_signs_two_things_without_end_fills_no_disk(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "MAX_EVIDENCE_EPOCHS", 2)
+
+    def kept(subject: str, epoch: int, name: str = "a") -> bool:
+        return store.evidence_add(Evidence(subject, epoch, name * 64, b"x", 5))
+
+    assert (kept("role.certificate/n", 1), kept("role.certificate/m", 1)) == (True, True)
+    assert not kept("role.certificate/n", 2)
+    assert not kept("role.certificate/o", 1)
+    assert kept("role.certificate/n", 1, "b")  # the other half of a pair that has begun
+    assert (kept("role_certificate/n", 1), kept("role.certificates/n", 1)) == (True, True)  # other kinds
+    assert store.evidence_counts().equivocations == 4
+
+
+def test_both_records_of_a_pair_are_kept_or_neither(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = {name * 64: name.encode() for name in "ab"}
+    keep = store.evidence_add
+
+    def failing(item: Evidence, connection: sa.Connection | None = None) -> bool:
+        if item.data == b"b":
+            raise SourceUnreadable("the disk is full")
+        return keep(item, connection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "evidence_add", failing)
+        with pytest.raises(SourceUnreadable):
+            keep_pair(store, ("policy.epoch", "p"), 1, pair, 5)
+    assert list(store.evidence()) == []
+    asked = [keep_pair(store, ("policy.epoch", "p"), 1, pair, 5) for _ in range(2)]
+    assert (asked, len(list(store.evidence()))) == ([True, False], 2)
 
 
 def test_split_views_are_kept_once_a_head_and_counted(store: Store) -> None:
