@@ -143,6 +143,7 @@ SAVED_FOLD_ENTRIES: Final = 8_192  # between two saved folds: less than a second
 SAVED_FOLD_MAX_BYTES: Final = 1 << 30  # a state of a million subjects; more is no saved fold
 LOOKOUT_POOL_RECORDS: Final = 16  # a batch from which on processes verify it: below, asking them takes longer
 LOOKOUT_GROUP_RECORDS: Final = 8  # whose signatures are answered for together
+MAX_AUDITED_VALUE_BYTES: Final = 1 << 18  # of one column, or a row that SQLite builds: four leaves or notes
 MAX_INTEGRITY_FAULTS: Final = 16  # one damaged page may yield hundreds of sentences about one cause
 STORE_BUSY_TIMEOUT_S: Final = 30.0  # a writer holds the lock for milliseconds; only a broken disk this long
 MAX_ROLLBACKS: Final = 64  # sources of one log whose newest rollback is kept

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from statelog.errors import SourceUnreadable, UsageError
 from statelog.io.schema import check_revision, check_schema, migrate
 from statelog.io.tables import log_head
-from statelog.limits import MAX_INTEGRITY_FAULTS, STORE_BUSY_TIMEOUT_S
+from statelog.limits import MAX_AUDITED_VALUE_BYTES, MAX_INTEGRITY_FAULTS, STORE_BUSY_TIMEOUT_S
 
 _WRITES = "statelog_writes"
 
@@ -34,16 +34,21 @@ class CommitUnknownError(SourceUnreadable):
     """A commit failed in a way that leaves open whether it happened. Look for what it would have written."""
 
 
-def open_database(url: str, *, create: bool = False, anchor: str | None = None) -> sa.Engine:
+def open_database(
+    url: str, *, create: bool = False, anchor: str | None = None, distrusted: bool = False
+) -> sa.Engine:
     """The engine for `url` (sqlite:///PATH or a PostgreSQL URL), its schema checked.
 
     With `create` a missing database is made and an old schema brought up to date. `anchor` (hex record id of
-    entry 0), when given, must be the one of the log stored there, if any.
+    entry 0), when given, must be the one of the log stored there, if any. A SQLite file that is `distrusted`
+    fails on values longer than any that an audit reads.
 
     Raises UsageError: bad URL, no database, other schema version, another cluster's log; SourceUnreadable:
     the database cannot be opened; Refused SL-STORED: its schema is not what the revisions make.
     """
     engine = _engine(url, create=create)
+    if distrusted and engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _bound_values)
     try:
         if create:
             _upgrade(engine)
@@ -153,6 +158,8 @@ def _engine(url: str, *, create: bool) -> sa.Engine:
         arguments = {"creator": lambda: _connect_unchanging(path)}
     engine = sa.create_engine(parsed, **arguments)
     sa.event.listen(engine, "connect", _on_connect)
+    if create:  # who only reads leaves a file as it is
+        sa.event.listen(engine, "connect", _keep_wal)
     sa.event.listen(engine, "begin", _on_begin)
     return engine
 
@@ -178,10 +185,20 @@ def _connect_unchanging(path: Path) -> sqlite3.Connection:
 def _on_connect(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # no BEGIN but ours
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA trusted_schema=OFF")  # until the schema is checked, nothing in it may call out
     cursor.close()
+
+
+def _keep_wal(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # the file remembers it
+    cursor.close()
+
+
+def _bound_values(connection: Any, _record: object) -> None:
+    # Rows of a file that was made for it share the pages of their long values: a small file of huge batches.
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_AUDITED_VALUE_BYTES)
 
 
 def _on_begin(connection: sa.Connection) -> None:

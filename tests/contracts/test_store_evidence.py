@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from statelog.errors import SourceUnreadable
+from statelog.errors import Refused, SourceUnreadable
 from statelog.io import evidence
 from statelog.io.database import open_database
 from statelog.io.equivocation import keep_pair
@@ -81,6 +81,20 @@ def test_split_views_are_kept_once_a_head_and_counted(store: Store) -> None:
     for record_id in ("a" * 64, "b" * 64):
         store.evidence_add(Evidence("subject", 1, record_id, b"x", 5))
     assert store.evidence_counts() == (1, 3, 0)
+
+
+def test_more_than_a_store_keeps_is_not_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SplitView(b"smaller", b"larger", b"r" * 32, ())
+    for at in range(3):
+        store.split_view_add(KeptSplitView(at, b"x" * 32, 9, found, "peer", 7))
+        store.rollback_keep(KeptRollback(f"peer-{at}", 5, 9, Rollback(b"nine", b"five"), 7))
+    for read, limit in ((store.split_views, "MAX_SPLIT_VIEWS"), (store.rollbacks, "MAX_ROLLBACKS")):
+        monkeypatch.setattr(evidence, limit, 3)
+        assert len(read()) == 3
+        monkeypatch.setattr(evidence, limit, 2)
+        with pytest.raises(Refused) as refused:
+            read()
+        assert refused.value.code == "SL-STORED"
 
 
 def test_a_rollback_is_kept_once_until_its_source_is_back(
