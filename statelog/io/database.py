@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from statelog.errors import SourceUnreadable, UsageError
+from statelog.io.files import BESIDE_A_DATABASE
 from statelog.io.schema import check_revision, check_schema, migrate
 from statelog.io.tables import log_head
 from statelog.limits import MAX_AUDITED_VALUE_BYTES, MAX_INTEGRITY_FAULTS, STORE_BUSY_TIMEOUT_S
@@ -153,6 +155,7 @@ def _engine(url: str, *, create: bool) -> sa.Engine:
         raise UsageError(f"there is no store at {path}; `statelog init` makes one for a new cluster")
     if not path.parent.is_dir():
         raise UsageError(f"there is no directory {path.parent} to keep a store in")
+    _require_files_beside(path)
     arguments: dict[str, Any] = {"connect_args": {"timeout": STORE_BUSY_TIMEOUT_S}}
     if not create and _cannot_change(path):
         arguments = {"creator": lambda: _connect_unchanging(path)}
@@ -162,6 +165,16 @@ def _engine(url: str, *, create: bool) -> sa.Engine:
         sa.event.listen(engine, "connect", _keep_wal)
     sa.event.listen(engine, "begin", _on_begin)
     return engine
+
+
+def _require_files_beside(path: Path) -> None:
+    """Raises SourceUnreadable for what is no plain file under a name that SQLite opens by itself: on a pipe
+    it would wait for ever.
+    """
+    for beside in BESIDE_A_DATABASE:
+        other = Path(f"{path.resolve()}{beside}")
+        if os.path.lexists(other) and not stat.S_ISREG(other.lstat().st_mode):
+            raise SourceUnreadable(f"{other} is not a file")
 
 
 def _cannot_change(path: Path) -> bool:

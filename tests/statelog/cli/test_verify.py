@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -170,6 +171,23 @@ def test_a_file_is_as_it_was_after_its_audit(sound_farm: Farm, run: Run, tmp_pat
     assert run("verify", path, "--root", sound_farm.anchor).code == 0
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("beside", ["-journal", "-wal", "-shm"])
+def test_what_is_no_file_beside_a_file_is_not_waited_for(
+    sound_farm: Farm, run: Run, tmp_path: Path, beside: str
+) -> None:
+    path, other = tmp_path / "node.db", tmp_path / f"node.db{beside}"
+    shutil.copyfile(sound_farm.path, path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=delete")
+    os.mkfifo(other)
+    (tmp_path / "link.db").symlink_to(path)
+    for source in (path, tmp_path / "link.db"):
+        said = run("verify", source, "--root", sound_farm.anchor)
+        assert (said.code, said.err) == (3, f"statelog: {other} is not a file\n")
+    other.unlink()
+    assert run("verify", path, "--root", sound_farm.anchor).code == 0
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a database at all" * 100])
