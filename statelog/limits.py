@@ -110,6 +110,7 @@ MAX_TIMESTAMP_S: Final = 2**63 - 1  # C2SP tlog-cosignature
 TILE_WIDTH: Final = 256  # C2SP tlog-tiles: a full tile is 256 hashes, eight levels of the tree
 MAX_TILE_LEVEL: Final = 63  # C2SP tlog-tiles
 MAX_PROOF_FILE_BYTES: Final = 4 << 20  # a hundred changes of the largest authority; one is under 20 KiB
+MAX_LOGS: Final = 1_024  # partitions with a log of their own; whoever audits holds a head of 64 KiB of each
 MAX_HISTORY_BYTES: Final = 1 << 20  # 50,000 kept sizes: a change of witnesses a day for a century
 RESOURCE_TIMEOUT_S: Final = 60.0  # a full bundle of 16 MiB on a 3 Mbit/s line; not longer for one who drips
 RESOURCE_STALL_S: Final = 10.0  # between two pieces of a body: a line that is alive is never silent so long
