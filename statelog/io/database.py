@@ -3,7 +3,8 @@ database errors.
 
 SQLite runs in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut. Python's own
 transaction guessing is off; every transaction begins explicitly, a writing one with BEGIN IMMEDIATE, so that
-it holds the write lock before it reads and never fails half-way for having read too early.
+it holds the write lock before it reads and never fails half-way for having read too early. On PostgreSQL a
+lock of the store does the same.
 
 WAL mode writes beside the file even to read. What lies on a read-only file system, such as a backup on a
 stick that an auditor was given, is opened as a file that cannot change; nothing can be written to it.
@@ -30,6 +31,8 @@ from statelog.io.tables import log_head
 from statelog.limits import MAX_AUDITED_VALUE_BYTES, MAX_INTEGRITY_FAULTS, STORE_BUSY_TIMEOUT_S
 
 _WRITES = "statelog_writes"
+# A schema is a store; the lock ends with its transaction, however that ends.
+_LOCK_WRITES = "SELECT pg_advisory_xact_lock(hashtext('statelog writes ' || current_schema()))"
 
 
 class CommitUnknownError(SourceUnreadable):
@@ -86,14 +89,20 @@ def database_path(url: str) -> Path | None:
 
 @contextmanager
 def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction that may write. On SQLite it waits for the write lock and holds it to the end.
+    """A transaction that may write. It waits for the store's one write lock and holds it to the end: what it
+    reads nobody changes before it writes.
 
     Commits when the block ends, rolls back when it raises. Raises SourceUnreadable when the database fails,
     CommitUnknownError when the commit itself does.
     """
     with _translated(), engine.connect() as connection:
         connection = connection.execution_options(**{_WRITES: True})  # noqa: PLW2901 - the same connection, marked
+        server = engine.dialect.name == "postgresql"  # SQLite has its own lock, and BEGIN IMMEDIATE takes it
+        if server:  # whoever has waited must see what was written meanwhile, whatever the server's default
+            connection = connection.execution_options(isolation_level="READ COMMITTED")  # noqa: PLW2901 - same one
         transaction = connection.begin()
+        if server:
+            connection.exec_driver_sql(_LOCK_WRITES)
         try:
             yield connection
         except BaseException:
@@ -150,7 +159,9 @@ def _parse(url: str) -> sa.URL:
 def _engine(url: str, *, create: bool) -> sa.Engine:
     parsed, path = _parse(url), database_path(url)
     if path is None:
-        return sa.create_engine(parsed, pool_pre_ping=True)
+        engine = sa.create_engine(parsed, pool_pre_ping=True)
+        sa.event.listen(engine, "connect", _on_server_connect)
+        return engine
     if not create and not path.is_file():
         raise UsageError(f"there is no store at {path}; `statelog init` makes one for a new cluster")
     if not path.parent.is_dir():
@@ -201,6 +212,12 @@ def _on_connect(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA trusted_schema=OFF")  # until the schema is checked, nothing in it may call out
     cursor.close()
+
+
+def _on_server_connect(connection: Any, _record: object) -> None:
+    connection.autocommit = True  # else the setting would end with a transaction that is rolled back
+    connection.execute(f"SET lock_timeout = '{STORE_BUSY_TIMEOUT_S:g}s'")
+    connection.autocommit = False
 
 
 def _keep_wal(connection: Any, _record: object) -> None:
