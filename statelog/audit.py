@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from statelog.audit_ahead import check_ahead
+from statelog.audit_evidence import PastSigners, check_evidence
 from statelog.audit_store import (
     HashedLog,
     NodesBeside,
     StoredLog,
     check_cosignatures,
-    check_evidence,
     check_file,
     check_head,
     check_nodes,
@@ -174,6 +174,7 @@ class _Audit:
         self.next_checkpoint: tuple[int, bytes] | None = None
         self.progress = progress
         self.checkers = checkers
+        self.signers = PastSigners()
         self.verifier = verifier
         self.covered = 0  # the size of the last checkpoint looked at
         self.last_final = False
@@ -257,6 +258,8 @@ class _Audit:
         self.totals.signatures += len(entry.signed_by)
         if self.verifier is not None:
             self.verifier.submit(signature_jobs(entry))
+        if self.stored is not None:
+            self.signers.entry(entry, self.replay.state)
         for checker in self.checkers:
             checker.entry(entry)
         return entry.record_id, entry.leaf_hash
@@ -413,8 +416,8 @@ class _Audit:
             yield from check_cosignatures(stored, replay)
         yield from check_roots(stored)
         yield from check_file(stored)
-        if replay.log == AUTHORITY_LOG:
-            yield from check_evidence(stored, replay)
+        if replay.started and replay.log == AUTHORITY_LOG:
+            yield from check_evidence(stored, self.signers, replay.state)
         if replay.started:
             yield from check_split_views(stored, replay)
             yield from check_rollbacks(stored, replay)

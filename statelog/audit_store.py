@@ -1,22 +1,19 @@
-"""What an auditor checks in a database beyond the log itself: stored columns, tree nodes, head and
-evidence.
+"""What an auditor checks in a database beyond the log itself: stored columns, tree nodes, head, and proofs
+of split views and rollbacks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
-from statelog import canonical, signing
 from statelog.checkpoint import cosignature_timestamp, parse_signed_checkpoint, witness_key
 from statelog.errors import Refused
 from statelog.findings import Finding
-from statelog.limits import MAX_EVIDENCE_PER_EPOCH
 from statelog.merkle import node_hash
 from statelog.note import parse_signature_line
-from statelog.records import KINDS
 from statelog.replay import Replay
 from statelog.rollback import Rollback, check_rollback
 from statelog.splitview import SplitView, check_split_view
@@ -288,21 +285,6 @@ def _text(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def check_evidence(stored: StoredLog, replay: Replay) -> Iterator[Finding]:
-    """Evidence proves equivocation when two different, rightly signed records share a subject and an
-    epoch.
-    """
-    for (subject, epoch), group in groupby(stored.evidence(), key=lambda item: (item.subject, item.epoch)):
-        items = list(group)
-        path = f"evidence[{subject}/{epoch}]"
-        if len(items) != MAX_EVIDENCE_PER_EPOCH:
-            yield Finding("SL-EVIDENCE", "evidence is a pair of records", path, "2", str(len(items)))
-        for item in items:
-            fault = _evidence_fault(item, replay)
-            if fault:
-                yield Finding("SL-EVIDENCE", fault, path, record_id=item.record_id)
-
-
 def check_cosignatures(stored: StoredLog, replay: Replay) -> Iterator[Finding]:
     """The columns of each cosignature against its line, which was verified as part of its checkpoint."""
     key_ids = {
@@ -381,46 +363,3 @@ def check_rollbacks(stored: StoredLog, replay: Replay) -> Iterator[Finding]:
             sentence = "the kept rollback is another than the row says"
             expected, found = f"{item.earlier_size} {item.size}", f"{earlier.size} {later.size}"
             yield Finding("SL-EVIDENCE", sentence, path, expected, found)
-
-
-def subject_of(data: bytes) -> tuple[str, ...]:
-    """The kind and subject of record bytes, empty for anything that is not a record of a known kind."""
-    try:
-        record = canonical.decode(data)
-        kind = KINDS[record["schema_version"]]
-        kind.shape(record)
-    except (Refused, KeyError, TypeError):
-        return ()
-    return (kind.name, *kind.subject(record))
-
-
-def _evidence_fault(item: StoredEvidence, replay: Replay) -> str:
-    """Why the row is no evidence, or nothing. Of keys that were removed since only the id is known: whether
-    they signed cannot be judged any more, and keys that nobody ever had prove nothing.
-    """
-    try:
-        record = canonical.decode(item.data)
-        message = signing.signed_bytes(record)
-    except Refused as error:
-        return f"the kept record is not a record: {error.finding.sentence}"
-    if signing.record_id_of(record) != item.record_id or record.get("epoch") != item.epoch:
-        return "the kept record is another than the row says"
-    if "/".join(subject_of(item.data)) != item.subject:
-        return "the kept record is about another subject than the row says"
-    signatures = record.get("signatures")
-    if not isinstance(signatures, list) or not signatures:
-        return "the kept record is not signed"
-    brought = KINDS[record["schema_version"]].new_keys(record)  # a descriptor's own root signs it too
-    log_knows = False
-    for one in signatures:
-        key_id = str(one.get("key_id")) if isinstance(one, dict) else ""
-        public = replay.public_of(key_id)
-        log_knows |= bool(public) or key_id in replay.state.retired
-        if not public and key_id in brought:
-            public = brought[key_id].public
-        value = signing.decode_base64(str(one.get("value"))) if isinstance(one, dict) else None
-        if not public and key_id not in replay.state.retired:
-            return "a key that this log never knew has signed the kept record"
-        if public and not signing.verify(public, value or b"", message):
-            return "a signature of the kept record is wrong"
-    return "" if log_knows else "nobody whom this log knew has signed the kept record"

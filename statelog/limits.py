@@ -110,6 +110,7 @@ MAX_TIMESTAMP_S: Final = 2**63 - 1  # C2SP tlog-cosignature
 TILE_WIDTH: Final = 256  # C2SP tlog-tiles: a full tile is 256 hashes, eight levels of the tree
 MAX_TILE_LEVEL: Final = 63  # C2SP tlog-tiles
 MAX_PROOF_FILE_BYTES: Final = 4 << 20  # a hundred changes of the largest authority; one is under 20 KiB
+MAX_LOGS: Final = 1_024  # partitions with a log of their own; whoever audits holds a head of 64 KiB of each
 MAX_HISTORY_BYTES: Final = 1 << 20  # 50,000 kept sizes: a change of witnesses a day for a century
 RESOURCE_TIMEOUT_S: Final = 60.0  # a full bundle of 16 MiB on a 3 Mbit/s line; not longer for one who drips
 RESOURCE_STALL_S: Final = 10.0  # between two pieces of a body: a line that is alive is never silent so long
@@ -143,12 +144,15 @@ SAVED_FOLD_ENTRIES: Final = 8_192  # between two saved folds: less than a second
 SAVED_FOLD_MAX_BYTES: Final = 1 << 30  # a state of a million subjects; more is no saved fold
 LOOKOUT_POOL_RECORDS: Final = 16  # a batch from which on processes verify it: below, asking them takes longer
 LOOKOUT_GROUP_RECORDS: Final = 8  # whose signatures are answered for together
+MAX_AUDITED_VALUE_BYTES: Final = 1 << 18  # of one column, or a row that SQLite builds: four leaves or notes
 MAX_INTEGRITY_FAULTS: Final = 16  # one damaged page may yield hundreds of sentences about one cause
 STORE_BUSY_TIMEOUT_S: Final = 30.0  # a writer holds the lock for milliseconds; only a broken disk this long
 MAX_ROLLBACKS: Final = 64  # sources of one log whose newest rollback is kept
 MAX_SHOWN_HEADS: Final = 1024  # sources of one log whose largest head is kept; the one seen longest ago goes
 MAX_SPLIT_VIEWS: Final = 64  # of one log: one convicts, a few show when it began, and none fills a disk
 MAX_EVIDENCE_PER_EPOCH: Final = 2  # two records prove equivocation; more would let the equivocator fill disks
+# One delegate may sign two certificates of every epoch; what it floods is one kind, 8 MB at the very most.
+MAX_EVIDENCE_EPOCHS: Final = 64  # of one kind: one convicts, a few show when it began
 
 # --- replay ---
 

@@ -413,17 +413,6 @@ class Replay:
             del self._recent[:cut]
         return self._tree.append(hash_)
 
-    def public_of(self, key_id: str) -> bytes:
-        """The public key of an authority or node key in force, or of the root before the one in force; empty
-        when there is none of that id.
-        """
-        state, former = self.state, self.state.former_root
-        known = state.keys.get(key_id) or state.nodes.get(key_id)
-        if known is not None:
-            return known.public
-        left = None if former is None else former.by_id.get(key_id)
-        return b"" if left is None else left.public
-
     # --- checkpoints ---
 
     def sequencer_keys(self) -> list[VerifierKey]:

@@ -21,6 +21,7 @@ from statelog.findings import Finding
 from statelog.limits import (
     HASH_BYTES,
     MAX_LEAF_BYTES,
+    MAX_LOGS,
     MAX_PARTITION_CHARS,
     MAX_TILE_LEVEL,
     MAX_TREE_SIZE,
@@ -166,8 +167,12 @@ def encode_logs(names: Iterable[str]) -> bytes:
 
 
 def decode_logs(data: bytes) -> list[str]:
-    """The names that `encode_logs` wrote. Raises Refused SL-TILE for any other spelling or name."""
+    """The names that `encode_logs` wrote, at most `MAX_LOGS`. Raises Refused SL-TILE for any other spelling
+    or name.
+    """
     names = data.decode("ascii", "replace").split("\n")[:-1]
+    if len(names) > MAX_LOGS:
+        raise _refuse("the list of logs is too long", f"at most {MAX_LOGS}", str(len(names)))
     if encode_logs(names) != data or not all(_LOG_NAME.fullmatch(name) for name in names):
         raise _refuse("the list of logs is not ascending names of partitions' logs, one a line", "", "")
     return names

@@ -227,8 +227,8 @@ class RecordsAhead(ABC):
         subject = (admitted.kind.name, *admitted.subject)
         for record_id, held in self._ahead.items():
             if held.item.subject == subject and held.epoch == admitted.record["epoch"]:
-                for one, copy in ((record_id, held.item.data), (admitted.record_id, data)):
-                    equivocation.keep(self.store, subject, held.epoch, one, copy, now)
+                pair = {record_id: held.item.data, admitted.record_id: data}
+                equivocation.keep_pair(self.store, subject, held.epoch, pair, now)
 
     def _keep_evidence(
         self, code: str, data: bytes, now: int, connection: sa.Connection | None = None

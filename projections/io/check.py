@@ -16,12 +16,15 @@ from statelog.errors import Refused
 from statelog.findings import Finding
 from statelog.io.database import read_transaction
 from statelog.io.tables import log_entry
+from statelog.limits import MAX_AUDIT_FINDINGS
 
 CODE = "SL-PROJECTION"
+_SHOWN_CHARS = 300  # of a key or a value in a finding
 
 
 def check_against_fresh_fold(engine: sa.Engine) -> list[Finding]:
-    """One finding per row that a fold of the stored logs, each to its cursor, would have written otherwise.
+    """One finding per row that a fold of the stored logs, each to its cursor, would have written otherwise,
+    at most `MAX_AUDIT_FINDINGS`; of rows that no fold makes, no more are read than that.
 
     It has the shape of every check that `statelog verify` accepts for a database: an engine in, findings out.
     """
@@ -37,8 +40,10 @@ def check_against_fresh_fold(engine: sa.Engine) -> list[Finding]:
             sentence = "The stored entries cannot be folded, so the projections cannot be compared."
             return [*findings, Finding(CODE, sentence, found=f"{type(error).__name__}: {error}"[:200])]
         for table in TABLES:
-            stored = select_rows(connection, table.name)
-            findings.extend(_row_findings(table, stored, list(fresh.rows(table.name))))
+            made = list(fresh.rows(table.name))
+            stored = select_rows(connection, table.name, most=len(made) + MAX_AUDIT_FINDINGS)
+            room = MAX_AUDIT_FINDINGS - len(findings)
+            findings.extend(itertools.islice(_row_findings(table, stored, made), max(room, 0)))
     return findings
 
 
@@ -68,7 +73,7 @@ def _row_findings(table: Table, stored: Sequence[Row], fresh: Sequence[Row]) -> 
     stored_by_key = {table.key_of(row): row for row in stored}
     fresh_by_key = {table.key_of(row): row for row in fresh}
     for key in sorted(stored_by_key.keys() | fresh_by_key.keys()):
-        path = f"{table.name}[{'/'.join(key)}]"
+        path = f"{table.name}[{'/'.join(key)[:_SHOWN_CHARS]}]"
         kept, made = stored_by_key.get(key), fresh_by_key.get(key)
         if kept is None and made is not None:
             sentence = "A row that the log makes is not in the projections."
@@ -93,8 +98,8 @@ def _row_findings(table: Table, stored: Sequence[Row], fresh: Sequence[Row]) -> 
                         CODE,
                         sentence,
                         f"{path}.{column}",
-                        expected=str(made[column]),
-                        found=str(kept[column]),
+                        expected=str(made[column])[:_SHOWN_CHARS],
+                        found=str(kept[column])[:_SHOWN_CHARS],
                         log_index=made["log_index"],
                         record_id=made["record_id"],
                         log=made.get("log", AUTHORITY),

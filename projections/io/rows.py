@@ -115,10 +115,13 @@ def select_rows(
     name: str,
     equal: dict[str, Any] | None = None,
     *more: sa.ColumnElement[bool],
+    most: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Stored rows of a projection table in the order of their keys, under further conditions `more`."""
+    """Stored rows of a projection table in the order of their keys, under further conditions `more`; the
+    first `most` of them.
+    """
     table, shape = SQL_TABLES[name], _SHAPES[name]
-    query = sa.select(table).where(*more).order_by(*(table.c[column] for column in shape.key))
+    query = sa.select(table).where(*more).order_by(*(table.c[column] for column in shape.key)).limit(most)
     for column, value in (equal or {}).items():
         query = query.where(table.c[column] == value)
     return plain_rows(connection, name, query)

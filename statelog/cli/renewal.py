@@ -96,6 +96,8 @@ def _shown(part: str) -> str:
 def _left(due: Due, at: int) -> str:
     if due.why == "expired":
         return f"EXPIRED {span(at - due.expires_at)} ago"
+    if due.why == "parent":
+        return "ENDED with the certificate above it"
     half = ", past half its life" if due.why == "half-life" else ""
     return f"in {span(due.expires_at - at)}{half}"
 

@@ -63,7 +63,7 @@ def restore(path: Path, url: str, judge: Judge, progress: Callable[[int], None] 
     What it judges is the copy, before it is committed: whoever writes to the backup by then changes nothing.
     Raises UsageError when there is a log already, SourceUnreadable, Refused SL-STORED for a damaged file.
     """
-    source = open_database(f"sqlite:///{path}")
+    source = open_database(f"sqlite:///{path}", distrusted=True)
     try:
         with read_transaction(source) as connection:
             check_values(connection)

@@ -3,7 +3,8 @@ database errors.
 
 SQLite runs in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut. Python's own
 transaction guessing is off; every transaction begins explicitly, a writing one with BEGIN IMMEDIATE, so that
-it holds the write lock before it reads and never fails half-way for having read too early.
+it holds the write lock before it reads and never fails half-way for having read too early. On PostgreSQL a
+lock of the store does the same.
 
 WAL mode writes beside the file even to read. What lies on a read-only file system, such as a backup on a
 stick that an auditor was given, is opened as a file that cannot change; nothing can be written to it.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,27 +25,35 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from statelog.errors import SourceUnreadable, UsageError
+from statelog.io.files import BESIDE_A_DATABASE
 from statelog.io.schema import check_revision, check_schema, migrate
 from statelog.io.tables import log_head
-from statelog.limits import MAX_INTEGRITY_FAULTS, STORE_BUSY_TIMEOUT_S
+from statelog.limits import MAX_AUDITED_VALUE_BYTES, MAX_INTEGRITY_FAULTS, STORE_BUSY_TIMEOUT_S
 
 _WRITES = "statelog_writes"
+# A schema is a store; the lock ends with its transaction, however that ends.
+_LOCK_WRITES = "SELECT pg_advisory_xact_lock(hashtext('statelog writes ' || current_schema()))"
 
 
 class CommitUnknownError(SourceUnreadable):
     """A commit failed in a way that leaves open whether it happened. Look for what it would have written."""
 
 
-def open_database(url: str, *, create: bool = False, anchor: str | None = None) -> sa.Engine:
+def open_database(
+    url: str, *, create: bool = False, anchor: str | None = None, distrusted: bool = False
+) -> sa.Engine:
     """The engine for `url` (sqlite:///PATH or a PostgreSQL URL), its schema checked.
 
     With `create` a missing database is made and an old schema brought up to date. `anchor` (hex record id of
-    entry 0), when given, must be the one of the log stored there, if any.
+    entry 0), when given, must be the one of the log stored there, if any. A SQLite file that is `distrusted`
+    fails on values longer than any that an audit reads.
 
     Raises UsageError: bad URL, no database, other schema version, another cluster's log; SourceUnreadable:
     the database cannot be opened; Refused SL-STORED: its schema is not what the revisions make.
     """
     engine = _engine(url, create=create)
+    if distrusted and engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _bound_values)
     try:
         if create:
             _upgrade(engine)
@@ -79,14 +89,20 @@ def database_path(url: str) -> Path | None:
 
 @contextmanager
 def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction that may write. On SQLite it waits for the write lock and holds it to the end.
+    """A transaction that may write. It waits for the store's one write lock and holds it to the end: what it
+    reads nobody changes before it writes.
 
     Commits when the block ends, rolls back when it raises. Raises SourceUnreadable when the database fails,
     CommitUnknownError when the commit itself does.
     """
     with _translated(), engine.connect() as connection:
         connection = connection.execution_options(**{_WRITES: True})  # noqa: PLW2901 - the same connection, marked
+        server = engine.dialect.name == "postgresql"  # SQLite has its own lock, and BEGIN IMMEDIATE takes it
+        if server:  # whoever has waited must see what was written meanwhile, whatever the server's default
+            connection = connection.execution_options(isolation_level="READ COMMITTED")  # noqa: PLW2901 - same one
         transaction = connection.begin()
+        if server:
+            connection.exec_driver_sql(_LOCK_WRITES)
         try:
             yield connection
         except BaseException:
@@ -143,18 +159,33 @@ def _parse(url: str) -> sa.URL:
 def _engine(url: str, *, create: bool) -> sa.Engine:
     parsed, path = _parse(url), database_path(url)
     if path is None:
-        return sa.create_engine(parsed, pool_pre_ping=True)
+        engine = sa.create_engine(parsed, pool_pre_ping=True)
+        sa.event.listen(engine, "connect", _on_server_connect)
+        return engine
     if not create and not path.is_file():
         raise UsageError(f"there is no store at {path}; `statelog init` makes one for a new cluster")
     if not path.parent.is_dir():
         raise UsageError(f"there is no directory {path.parent} to keep a store in")
+    _require_files_beside(path)
     arguments: dict[str, Any] = {"connect_args": {"timeout": STORE_BUSY_TIMEOUT_S}}
     if not create and _cannot_change(path):
         arguments = {"creator": lambda: _connect_unchanging(path)}
     engine = sa.create_engine(parsed, **arguments)
     sa.event.listen(engine, "connect", _on_connect)
+    if create:  # who only reads leaves a file as it is
+        sa.event.listen(engine, "connect", _keep_wal)
     sa.event.listen(engine, "begin", _on_begin)
     return engine
+
+
+def _require_files_beside(path: Path) -> None:
+    """Raises SourceUnreadable for what is no plain file under a name that SQLite opens by itself: on a pipe
+    it would wait for ever.
+    """
+    for beside in BESIDE_A_DATABASE:
+        other = Path(f"{path.resolve()}{beside}")
+        if os.path.lexists(other) and not stat.S_ISREG(other.lstat().st_mode):
+            raise SourceUnreadable(f"{other} is not a file")
 
 
 def _cannot_change(path: Path) -> bool:
@@ -178,10 +209,26 @@ def _connect_unchanging(path: Path) -> sqlite3.Connection:
 def _on_connect(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # no BEGIN but ours
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA trusted_schema=OFF")  # until the schema is checked, nothing in it may call out
     cursor.close()
+
+
+def _on_server_connect(connection: Any, _record: object) -> None:
+    connection.autocommit = True  # else the setting would end with a transaction that is rolled back
+    connection.execute(f"SET lock_timeout = '{STORE_BUSY_TIMEOUT_S:g}s'")
+    connection.autocommit = False
+
+
+def _keep_wal(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # the file remembers it
+    cursor.close()
+
+
+def _bound_values(connection: Any, _record: object) -> None:
+    # Rows of a file that was made for it share the pages of their long values: a small file of huge batches.
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_AUDITED_VALUE_BYTES)
 
 
 def _on_begin(connection: sa.Connection) -> None:

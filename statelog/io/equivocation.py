@@ -47,23 +47,26 @@ def keep_equivocation(
     place = store.locate(known.record_id, connection) if logged is None else None
     for row in () if place is None else place[0].entries(place[1], place[1] + 1, connection):
         logged = split_leaf(row.leaf).record
-    if logged is not None:
-        keep(store, subject, known.epoch, known.record_id, logged, now, connection)
-    return keep(store, subject, known.epoch, record_id_of(record), data, now, connection)
+    if logged is None:
+        return False  # a record alone contradicts nothing
+    pair = {known.record_id: logged, record_id_of(record): data}
+    return keep_pair(store, subject, known.epoch, pair, now, connection)
 
 
-def keep(
+def keep_pair(
     store: Store,
     subject: tuple[str, ...],
     epoch: int,
-    record_id: str,
-    data: bytes,
+    pair: Mapping[str, bytes],
     now: int,
     connection: sa.Connection | None = None,
 ) -> bool:
-    """Keep one record of a pair; whether it is new. `now`: Unix seconds."""
-    item = Evidence("/".join(subject), epoch, record_id, data, now)
-    added = store.evidence_add(item, connection)
-    if added:
-        _log.warning("equivocation: record %s of %s at epoch %d", record_id, item.subject, epoch)
-    return added
+    """Keep two records, by record id, both or neither; whether one is new. `now`: Unix seconds."""
+    name, news = "/".join(subject), []
+    with store.writing(connection) as used:
+        for record_id, data in pair.items():
+            if store.evidence_add(Evidence(name, epoch, record_id, data, now), used):
+                news.append(record_id)
+    for record_id in news:
+        _log.warning("equivocation: record %s of %s at epoch %d", record_id, name, epoch)
+    return bool(news)

@@ -6,7 +6,7 @@ None of it is part of the log. `split_view`, `rollback` and `shown_head` are of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,13 +14,16 @@ from typing import Any, NamedTuple
 import orjson
 import sqlalchemy as sa
 
+from statelog.errors import refuse
 from statelog.io import tables
 from statelog.limits import (
     HASH_BYTES,
+    MAX_EVIDENCE_EPOCHS,
     MAX_EVIDENCE_PER_EPOCH,
     MAX_ROLLBACKS,
     MAX_SHOWN_HEADS,
     MAX_SPLIT_VIEWS,
+    STORE_BATCH_ENTRIES,
 )
 from statelog.rollback import Rollback
 from statelog.splitview import SplitView
@@ -136,24 +139,29 @@ class EvidenceTables(ABC):
         """A read transaction: the given one, or one of its own."""
 
     def evidence_add(self, item: Evidence, connection: sa.Connection | None = None) -> bool:
-        """Keep a validly signed record as proof of equivocation; False when two of its epoch are kept."""
+        """Keep a validly signed record as proof of equivocation; False when two of its epoch are kept, or of
+        enough other epochs of its kind.
+        """
         table = tables.evidence
         here = (table.c.subject == item.subject) & (table.c.epoch == item.epoch)
         with self.writing(connection) as used:
             known = used.execute(sa.select(table.c.record_id).where(here)).scalars().all()
             if item.record_id in known or len(known) >= MAX_EVIDENCE_PER_EPOCH:
                 return False
+            if not known and _kept_epochs(item.subject, used) >= MAX_EVIDENCE_EPOCHS:
+                return False  # one that has begun gets its second record
             row = {name: getattr(item, name) for name in Evidence.__dataclass_fields__}
             used.execute(table.insert(), row)
             return True
 
     def evidence(self, connection: sa.Connection | None = None) -> Iterator[Evidence]:
-        """All evidence, by subject, epoch and record id."""
+        """All evidence, by subject, epoch and record id; read as it is asked for."""
         columns = tables.evidence.c
         query = sa.select(*(columns[name] for name in Evidence.__dataclass_fields__))
+        query = query.order_by(columns.subject, columns.epoch, columns.record_id)
         with self.reading(connection) as used:
-            rows = used.execute(query.order_by(columns.subject, columns.epoch, columns.record_id)).all()
-        yield from (Evidence(*row) for row in rows)
+            for row in used.execute(query.execution_options(yield_per=STORE_BATCH_ENTRIES)):
+                yield Evidence(*row)
 
     def split_view_add(self, item: KeptSplitView, connection: sa.Connection | None = None) -> bool:
         """Keep a proved split view; False when that head is kept already, or enough are."""
@@ -178,11 +186,12 @@ class EvidenceTables(ABC):
             return True
 
     def split_views(self, connection: sa.Connection | None = None) -> list[KeptSplitView]:
-        """The kept split views of this log, by size and root."""
+        """The kept split views of this log, by size and root. Raises Refused SL-STORED for more than are
+        kept.
+        """
         table = tables.split_view
         query = sa.select(table).where(table.c.log == self.log).order_by(table.c.size, table.c.root)
-        with self.reading(connection) as used:
-            rows = used.execute(query).all()
+        rows = self._at_most(MAX_SPLIT_VIEWS, query, "split_view", connection)
         return [
             KeptSplitView(
                 row.size,
@@ -274,11 +283,12 @@ class EvidenceTables(ABC):
             used.execute(table.insert(), {"log": self.log, "source": source, **row})
 
     def rollbacks(self, connection: sa.Connection | None = None) -> list[KeptRollback]:
-        """The kept rollbacks of this log, by when they were seen."""
+        """The kept rollbacks of this log, by when they were seen. Raises Refused SL-STORED for more than are
+        kept.
+        """
         table = tables.rollback
         query = sa.select(table).where(table.c.log == self.log).order_by(table.c.seen_at, table.c.source)
-        with self.reading(connection) as used:
-            rows = used.execute(query).all()
+        rows = self._at_most(MAX_ROLLBACKS, query, "rollback", connection)
         return [
             KeptRollback(
                 row.source,
@@ -290,6 +300,17 @@ class EvidenceTables(ABC):
             )
             for row in rows
         ]
+
+    def _at_most(
+        self, most: int, query: sa.Select[Any], table: str, connection: sa.Connection | None
+    ) -> Sequence[sa.Row[Any]]:
+        """The rows, unless somebody else has put so many there that memory would not do."""
+        with self.reading(connection) as used:
+            rows = used.execute(query.limit(most + 1)).all()
+        if len(rows) > most:
+            sentence = "the table holds more rows of one log than a store keeps"
+            raise refuse("SL-STORED", sentence, path=table, expected=f"at most {most}", found=self.log[:80])
+        return rows
 
     def evidence_counts(self, connection: sa.Connection | None = None) -> EvidenceCounts:
         """What is kept, of this log where it is about heads."""
@@ -303,6 +324,14 @@ class EvidenceTables(ABC):
                 used.execute(views).scalar() or 0,
                 used.execute(behind).scalar() or 0,
             )
+
+
+def _kept_epochs(subject: str, connection: sa.Connection) -> int:
+    """How many pairs of the subject's kind are kept."""
+    columns = tables.evidence.c
+    of_kind = columns.subject.startswith(subject.partition("/")[0] + "/", autoescape=True)
+    pairs = sa.select(columns.subject, columns.epoch).where(of_kind).distinct().subquery()
+    return connection.execute(sa.select(sa.func.count()).select_from(pairs)).scalar() or 0
 
 
 def _hashes(joined: bytes) -> tuple[bytes, ...]:

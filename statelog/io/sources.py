@@ -206,7 +206,7 @@ def open_source(url: str, log: str = AUTHORITY_LOG) -> Iterator[StoreSource]:
     """The log in the database at `url`. Raises as `open_database` does, and SourceUnreadable for values that
     are not of their columns' types.
     """
-    engine = open_database(url)
+    engine = open_database(url, distrusted=True)
     check = FileCheck(engine)
     try:
         with read_transaction(engine) as connection:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import sqlalchemy as sa
@@ -14,7 +18,8 @@ from fabric.sync import batches
 from projections.io.check import check_against_fresh_fold
 from projections.io.writer import Writer
 from statelog.audit import audit
-from statelog.io.database import write_transaction
+from statelog.io.database import open_database, write_transaction
+from statelog.io.equivocation import keep_pair
 from statelog.io.sequencer import Submitted
 from statelog.io.sources import open_source
 from statelog.io.store import Store
@@ -24,6 +29,7 @@ from tests.fabric.io.test_replica import final_head
 from tests.statelog.cli.conftest import Run, run
 from tests.support.authority import Cluster, make_cluster
 from tests.support.logs import finalize, leases, new_store
+from tests.support.postgres import new_database
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -159,3 +165,45 @@ def test_two_processes_never_fork_a_store(url: str, cluster: Cluster) -> None:
     assert [finding.code for finding in report.findings] == ["SL-NOTFINAL"]
     assert report.size == cluster.log.size + 65
     assert places.items() <= stored.items()
+
+
+def test_two_processes_that_write_the_same_rows_do_not_meet(url: str) -> None:
+    """Whoever looks before they write sees what the other has written, and neither fails for it."""
+    with ExitStack() as stack:
+        stores = []
+        for _ in range(2):
+            engine = open_database(url, create=True)
+            stack.callback(engine.dispose)
+            stores.append(Store(engine))
+        together = Barrier(len(stores))
+
+        def write(store: Store, number: int, own: str) -> None:
+            together.wait(timeout=60)
+            store.outbox_put(f"{number:064x}", b"record", number)
+            store.put_checkpoint(number + 1, b"r" * 32, b"note")
+            keep_pair(store, (f"kind-{number}", "x"), 1, {"a" * 64: b"a", own * 64: b"b"}, 5)
+
+        with ThreadPoolExecutor(len(stores)) as threads:
+            for number in range(20):
+                done = [
+                    threads.submit(write, one, number, own) for one, own in zip(stores, "bc", strict=True)
+                ]
+                assert [one.result() for one in done] == [None, None]
+        assert len(stores[0].outbox_pending(99)) == 20
+        kept = Counter(one.subject for one in stores[0].evidence())
+        assert kept == {f"kind-{number}/x": 2 for number in range(20)}
+
+
+def test_a_server_with_defaults_of_its_own_is_written_alike() -> None:
+    url = new_database()
+    engine = open_database(url, create=True)
+    with engine.connect() as connection, connection.begin():
+        connection.exec_driver_sql(
+            f"ALTER DATABASE {engine.url.database} SET default_transaction_isolation = 'serializable'"
+        )
+    engine.dispose()
+    engine = open_database(url)
+    with write_transaction(engine) as connection:
+        assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "30s"
+    engine.dispose()

@@ -18,17 +18,14 @@ from statelog.audit_store import (
     StoredLog,
     StoredRollback,
     StoredSplitView,
-    check_evidence,
     check_nodes,
 )
-from statelog.canonical import decode, encode
 from statelog.checkpoint import cosignature_timestamp, parse_signed_checkpoint
 from statelog.errors import SourceUnreadable
 from statelog.merkle import EMPTY_ROOT, leaf_hash, node_hash
 from statelog.note import Note
-from statelog.signing import record_id_of
 from statelog.splitview import SplitView
-from tests.support.authority import BASE_TIME, key_entry, key_id, make_cluster
+from tests.support.authority import BASE_TIME, key_id, make_cluster
 from tests.support.logs import MemorySource, cosigned, forked, head_note, replay_of, source_of
 
 CLUSTER = make_cluster()
@@ -324,75 +321,9 @@ def test_a_stored_line_of_a_stranger() -> None:
 # --- evidence ---
 
 
-def pair() -> list[StoredEvidence]:
-    """Two control-signed policies of one subject and epoch."""
-    records = [CLUSTER.policy("p", {"allow": [str(n)]}) for n in range(2)]
-    return [StoredEvidence("policy.epoch/p", 1, record_id_of(one), encode(one)) for one in records]
-
-
-def evidence_faults(kept: list[StoredEvidence]) -> list[str]:
-    store = sound()
-    store.kept = kept
-    findings = list(check_evidence(store, replay_of(CLUSTER)))
-    assert {finding.code for finding in findings} <= {"SL-EVIDENCE"}
-    return [finding.sentence for finding in findings]
-
-
-def test_evidence_is_a_pair_of_signed_records() -> None:
-    first, second = pair()
-    assert evidence_faults([first, second]) == []
-    assert evidence_faults([first]) == ["evidence is a pair of records"]
-    unsigned = encode({**CLUSTER.policy("p", {"allow": ["0"]}), "signatures": []})
-    wrong = {
-        "not a record": replace(first, data=b"{}"),
-        "no bytes": replace(first, data=b""),
-        "another id": replace(first, record_id="0" * 64),
-        "unsigned": replace(first, data=unsigned),
-    }
-    for name, item in wrong.items():
-        assert evidence_faults([item, second]), name
-    forged = first.data.replace(b'"value":"', b'"value":"AAAA', 1)
-    at = forged.index(b'"value":"') + 13
-    forged = forged[:at] + forged[at + 4 :]
-    assert evidence_faults([replace(first, data=forged), second]) == [
-        "a signature of the kept record is wrong"
-    ]
-
-
-def test_evidence_of_another_epoch_proves_nothing() -> None:
-    first, second = (replace(item, epoch=2) for item in pair())
-    assert evidence_faults([first, second]) == ["the kept record is another than the row says"] * 2
-
-
-def test_evidence_is_about_one_subject() -> None:
-    first, _ = pair()
-    other = CLUSTER.policy("q")
-    item = StoredEvidence(first.subject, 1, record_id_of(other), encode(other))
-    assert evidence_faults([first, item]) == ["the kept record is about another subject than the row says"]
-
-
-def test_what_strangers_sign_is_no_evidence() -> None:
-    """Of keys that a log once had, only the ids remain: those may have signed."""
-    first, second = pair()
-    record = decode(second.data)
-    strangers = sorted(key_id(f"control-{n}") for n in (8, 9))
-    for signature, stranger in zip(record["signatures"], strangers, strict=True):
-        signature["key_id"] = stranger
-    strange = replace(second, data=encode(record))
-    assert evidence_faults([first, strange]) == ["a key that this log never knew has signed the kept record"]
-    names = ("control-1", "control-2", "control-4")
-    cluster = make_cluster()
-    old = [cluster.policy("p", {"allow": [str(n)]}, by=("control-2", "control-3")) for n in range(2)]
-    listed = [key_entry(f"root-{n}", custody="offline") for n in (1, 2, 3)] + list(map(key_entry, names))
-    cluster.append(cluster.descriptor(keys=listed, control=cluster.holders(*names, threshold=2)))
-    store = sound()
-    store.kept = [StoredEvidence("policy.epoch/p", 1, record_id_of(one), encode(one)) for one in old]
-    assert list(check_evidence(store, replay_of(cluster))) == []
-
-
 def test_an_audit_reads_the_evidence() -> None:
     def change(store: MemoryStore) -> None:
-        store.kept = [replace(item, data=b"{}") for item in pair()]
+        store.kept = [StoredEvidence("policy.epoch/p", 1, name * 64, b"{}") for name in "ab"]
 
     assert [code for code, _, _ in found(change)] == ["SL-EVIDENCE", "SL-EVIDENCE"]
 

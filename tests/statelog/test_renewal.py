@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from statelog.records import KINDS_BY_NAME
 from statelog.renewal import HALF_LIFE, LASTING, NEVER_FORGOTTEN, Due, renewals
+from statelog.signing import record_id_of
 from statelog.state import AuthorityState, Subject
 from tests.support.authority import DAY_S, HOUR_S, Cluster, make_cluster, node_id
+from tests.support.partitions import Partition
 
 
 @pytest.fixture
@@ -108,6 +112,61 @@ def test_of_two_logs_the_higher_epoch_counts(cluster: Cluster) -> None:
     assert leases(cluster.state, partition) == leases(partition, cluster.state) == []
     at += HOUR_S
     assert leases(cluster.state, partition) == [2]
+
+
+def test_what_one_log_ends_another_does_not_name(cluster: Cluster) -> None:
+    for route in ("eu-1/a", "eu-1/b"):
+        cluster.append(cluster.lease(route, lifetime_s=12 * HOUR_S))  # before the partition has a log
+    eu = Partition(cluster)
+    cluster.now += 1
+    eu.append(eu.fence({"route_id": "eu-1/a"}))
+    assert set(cluster.state.leases) == {"eu-1/a", "eu-1/b"}
+    states = [cluster.state, eu.replay.state]
+    for asked in (states, states[::-1]):
+        due_then = renewals(asked, cluster.now + 7 * HOUR_S, 0)
+        assert [one.subject for one in due_then if one.kind == "route.lease"] == [("eu-1/b",)]
+
+
+def delegated(cluster: Cluster, *nodes: str) -> list[dict[str, Any]]:
+    """A chain of certificates, each signed by the node of the one above."""
+    chain: list[dict[str, Any]] = []
+    for depth, node in zip(range(len(nodes) - 1, -1, -1), nodes, strict=True):
+        parent = chain[-1] if chain else None
+        made = cluster.certificate(node, parent=parent, lifetime_s=60 * DAY_S, delegation_depth=depth)
+        cluster.append(made)
+        chain.append(made)
+    return chain
+
+
+def due_certificates(cluster: Cluster, within_s: int = 0) -> dict[str, str]:
+    return {one.record_id: one.why for one in due(cluster, 0, within_s).get("role.certificate", [])}
+
+
+@pytest.mark.parametrize("which", ["node_id", "certificate"])
+def test_what_ended_with_a_revocation_above_it_is_not_due(cluster: Cluster, which: str) -> None:
+    chain = delegated(cluster, "home-1", "node-9", "phone-a")
+    ids = [record_id_of(one) for one in chain]
+    assert due_certificates(cluster, 61 * DAY_S) == dict.fromkeys(ids, "expires")
+    cluster.now += 1
+    cluster.append(
+        cluster.revocation({which: chain[0]["node_id"] if which == "node_id" else record_id_of(chain[0])})
+    )
+    assert due_certificates(cluster, 61 * DAY_S) == {}
+
+
+def test_what_ended_with_the_renewal_above_it_is_due_at_once(cluster: Cluster) -> None:
+    chain = delegated(cluster, "home-1", "node-9", "phone-a")
+    assert due_certificates(cluster) == {}
+    cluster.now += DAY_S
+    renewed = cluster.certificate("home-1", lifetime_s=60 * DAY_S, delegation_depth=2)
+    cluster.append(renewed)
+    ids = [record_id_of(one) for one in chain]
+    assert due_certificates(cluster) == {ids[1]: "parent", ids[2]: "parent"}
+    again = cluster.certificate("node-9", parent=renewed, delegation_depth=1)
+    cluster.append(again)
+    assert due_certificates(cluster) == {ids[2]: "parent"}
+    cluster.append(cluster.certificate("phone-a", parent=again))
+    assert due_certificates(cluster) == {}
 
 
 def test_soonest_first(cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from statelog import tiles
 from statelog.errors import Refused
+from statelog.limits import MAX_LOGS
 
 HASHES = [sha256(b"%d" % n).digest() for n in range(256)]
 
@@ -89,3 +90,13 @@ def test_hash_tiles(width: int) -> None:
 def test_a_tile_is_1_to_256_hashes(hashes: list[bytes]) -> None:
     with pytest.raises(ValueError, match="256 hashes"):
         tiles.encode_tile(hashes)
+
+
+def test_a_list_of_logs_is_bounded() -> None:
+    """Whoever audits them holds a head of each."""
+    names = [f"routes-{number:04}" for number in range(MAX_LOGS + 1)]
+    assert tiles.decode_logs(tiles.encode_logs(names[1:])) == names[1:]
+    for wrong in (tiles.encode_logs(names), b"routes-b\nroutes-a\n", b"authority\n"):
+        with pytest.raises(Refused) as refused:
+            tiles.decode_logs(wrong)
+        assert refused.value.code == "SL-TILE"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from projections.all import FOLD_VERSION, TABLES, fold_all
 from projections.base import Fact, MemoryRows, fact_of_leaf
+from projections.io import check
 from projections.io.check import check_against_fresh_fold
 from projections.io.reader import read_live, read_snapshot
 from projections.io.rows import select_rows
@@ -328,6 +329,23 @@ class TestCheck:
             connection.execute(SQL_TABLES["route_lease"].update().values(route_id="r2"))
         found = {(f.path, f.expected, f.found) for f in check_against_fresh_fold(engine)}
         assert found == {("route_lease[r1]", "present", "absent"), ("route_lease[r2]", "absent", "present")}
+
+    def test_of_rows_without_end_some_are_named(
+        self, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(check, "MAX_AUDIT_FINDINGS", 3)
+        Writer(engine).catch_up(store(engine, LOG))
+        lease = SQL_TABLES["route_lease"]
+        with write_transaction(engine) as connection:
+            (row,) = connection.execute(sa.select(lease)).mappings().all()
+            for route_id in (*"abcd", "x" * 400):
+                connection.execute(lease.insert(), {**row, "route_id": route_id})
+        found = [finding.path for finding in check_against_fresh_fold(engine)]
+        assert found == [f"route_lease[{one}]" for one in "abc"]
+        with write_transaction(engine) as connection:
+            connection.execute(lease.delete().where(lease.c.route_id.in_(list("abcd"))))
+        (finding,) = check_against_fresh_fold(engine)
+        assert finding.path == f"route_lease[{'x' * 300}]"
 
     def test_rows_that_claim_more_than_the_log_holds(self, engine: sa.Engine) -> None:
         made = store(engine, LOG)

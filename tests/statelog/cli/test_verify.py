@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+from contextlib import closing
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -147,6 +150,44 @@ def test_values_that_no_column_should_hold_are_no_crash(
     assert said.code == code
     assert sentence in said.err + said.out
     assert "Traceback" not in said.err
+
+
+def test_a_value_longer_than_any_is_not_read(farm: Farm, run: Run) -> None:
+    """The rows of a file that was made for it share the pages of their values: 256 of them are a batch."""
+    damage(farm.path, "UPDATE log_entry SET leaf = zeroblob(262145) WHERE log_index = 3")
+    said = run("verify", farm.path, "--root", farm.anchor)
+    assert (said.code, said.err) == (3, "statelog: the store failed: string or blob too big\n")
+    damage(farm.path, "UPDATE log_entry SET leaf = zeroblob(65535) WHERE log_index = 3")
+    assert run("verify", farm.path, "--root", farm.anchor).code == 1
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_file_is_as_it_was_after_its_audit(sound_farm: Farm, run: Run, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "node.db"
+    shutil.copyfile(sound_farm.path, path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(f"PRAGMA journal_mode={mode}").fetchone() == (mode,)
+    before = path.read_bytes()
+    assert run("verify", path, "--root", sound_farm.anchor).code == 0
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("beside", ["-journal", "-wal", "-shm"])
+def test_what_is_no_file_beside_a_file_is_not_waited_for(
+    sound_farm: Farm, run: Run, tmp_path: Path, beside: str
+) -> None:
+    path, other = tmp_path / "node.db", tmp_path / f"node.db{beside}"
+    shutil.copyfile(sound_farm.path, path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=delete")
+    os.mkfifo(other)
+    (tmp_path / "link.db").symlink_to(path)
+    for source in (path, tmp_path / "link.db"):
+        said = run("verify", source, "--root", sound_farm.anchor)
+        assert (said.code, said.err) == (3, f"statelog: {other} is not a file\n")
+    other.unlink()
+    assert run("verify", path, "--root", sound_farm.anchor).code == 0
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a database at all" * 100])

@@ -1,0 +1,142 @@
+"""Whether what a database keeps as proof of equivocation proves it: two records of one subject and epoch,
+each signed as a quorum signs.
+
+Whoever holds the database alone must not be able to accuse anybody with it. So every signature is verified,
+also of keys that were removed and of nodes that were revoked since, and those who signed must once have been
+enough: a draft that one of two signed, and that came to nothing, contradicts no record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Final, Protocol
+
+from statelog import canonical, signing
+from statelog.audit_store import StoredEvidence
+from statelog.errors import Refused
+from statelog.findings import Finding
+from statelog.limits import MAX_EVIDENCE_PER_EPOCH
+from statelog.quorum import Key, KeySet, count
+from statelog.records import KINDS
+from statelog.records.base import Record
+from statelog.records.keys import bytes_of
+from statelog.replay import Entry
+from statelog.state import NODE, RECOVERY, AuthorityState, Recovery
+
+
+class EvidenceLog(Protocol):
+    """A source that keeps evidence (`statelog.audit_store.StoredLog`)."""
+
+    def evidence(self) -> Iterable[StoredEvidence]:
+        """The evidence table, by subject and epoch."""
+        ...
+
+
+_NAMING: Final = frozenset(
+    {"node.approval", "authority.descriptor", "authority.members", "authority.recovery_intent"}
+)
+
+
+class PastSigners:
+    """Everybody who could sign at some time of an authority log. Memory: its key sets, and a key a node."""
+
+    def __init__(self) -> None:
+        self._sets: dict[str, dict[KeySet, None]] = {}  # by role, in whatever partition
+        self._keys: dict[str, bytes] = {}
+        self._nodes: set[str] = set()
+        self._recoveries: dict[Recovery, None] = {}
+
+    def entry(self, entry: Entry, state: AuthorityState) -> None:
+        """An accepted entry, and the state after it."""
+        name, record = entry.kind.name, entry.record
+        if name not in _NAMING:
+            return
+        if name == "node.approval":
+            self._nodes.add(record["node_id"])
+            self._keys[record["node_id"]] = bytes_of(record["public"])
+        elif name == "authority.descriptor":
+            self._add(state.descriptor.root, state.descriptor.control)
+            self._recoveries[state.descriptor.recovery] = None
+        elif name == "authority.members":
+            self._add(state.key_sets[record["role"], record.get("partition")])
+        elif name == "authority.recovery_intent" and state.recovery is not None:
+            self._add(state.recovery.holders)
+
+    def public_of(self, key_id: str) -> bytes:
+        """The public key of that id; empty when nobody ever signed with one."""
+        return self._keys.get(key_id, b"")
+
+    def were_enough(self, role: str, signers: list[str], brought: Iterable[str]) -> bool:
+        """Whether a quorum of `role` is among the `signers` (key ids). Only the hashes of recovery keys are
+        known before an intent shows the keys: of those `brought` they count.
+        """
+        if role == NODE:
+            return not self._nodes.isdisjoint(signers)
+        if any(count(one, signers).met for one in self._sets.get(role, ())):
+            return True
+        shown = set(signers) & set(brought) if role == RECOVERY else set()
+        return any(len(shown.intersection(one.key_sha256)) >= one.threshold > 0 for one in self._recoveries)
+
+    def _add(self, *sets: KeySet) -> None:
+        for one in sets:
+            self._sets.setdefault(one.role, {})[one] = None
+            self._keys.update((key.key_id, key.public) for key in one.keys)
+
+
+def check_evidence(stored: EvidenceLog, signers: PastSigners, state: AuthorityState) -> Iterator[Finding]:
+    """Evidence proves equivocation when two different, rightly signed records share a subject and an
+    epoch. `state` is the authority log's at its end.
+    """
+    for (subject, epoch), group in groupby(stored.evidence(), key=lambda item: (item.subject, item.epoch)):
+        items = list(group)
+        path = f"evidence[{subject}/{epoch}]"
+        if len(items) != MAX_EVIDENCE_PER_EPOCH:
+            yield Finding("SL-EVIDENCE", "evidence is a pair of records", path, "2", str(len(items)))
+        for item in items:
+            fault = _fault(item, signers, state)
+            if fault:
+                yield Finding("SL-EVIDENCE", fault, path, record_id=item.record_id)
+
+
+def subject_of(data: bytes) -> tuple[str, ...]:
+    """The kind and subject of record bytes, empty for anything that is not a record of a known kind."""
+    try:
+        record = canonical.decode(data)
+        kind = KINDS[record["schema_version"]]
+        kind.shape(record)
+    except (Refused, KeyError, TypeError):
+        return ()
+    return (kind.name, *kind.subject(record))
+
+
+def _fault(item: StoredEvidence, signers: PastSigners, state: AuthorityState) -> str:
+    """Why the row is no evidence, or nothing."""
+    try:
+        record = canonical.decode(item.data)
+        message = signing.signed_bytes(record)
+    except Refused as error:
+        return f"the kept record is not a record: {error.finding.sentence}"
+    if signing.record_id_of(record) != item.record_id or record.get("epoch") != item.epoch:
+        return "the kept record is another than the row says"
+    if "/".join(subject_of(item.data)) != item.subject:
+        return "the kept record is about another subject than the row says"
+    return _fault_of_signatures(record, message, signers, state)
+
+
+def _fault_of_signatures(record: Record, message: bytes, signers: PastSigners, state: AuthorityState) -> str:
+    kind = KINDS[record["schema_version"]]
+    brought: dict[str, Key] = dict(kind.new_keys(record))  # a new root signs its descriptor, too
+    signed: list[str] = []
+    for one in record["signatures"]:
+        key_id = one["key_id"]
+        public = signers.public_of(key_id) or (brought[key_id].public if key_id in brought else b"")
+        if not public:
+            return "a key that this log never knew has signed the kept record"
+        if not signing.verify(public, bytes_of(one["value"]), message):
+            return "a signature of the kept record is wrong"
+        signed.append(key_id)
+    role, _ = kind.signer_role(record, state)
+    if not signers.were_enough(role, signed, brought):
+        return "those who signed the kept record were never enough to sign it"
+    return ""
