@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from statelog import signing
 from statelog.checkpoint import Checkpoint, cosign, parse_decimal, parse_signed_checkpoint, verify_sequencer
@@ -34,6 +34,7 @@ from statelog.limits import (
 from statelog.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
 from statelog.note import Note, VerifierKey, decode_base64
 from statelog.replay import Replay
+from statelog.state import WitnessSet
 
 SIZE_CONTENT_TYPE = "text/x.tlog.size"
 TEXT_CONTENT_TYPE = "text/plain; charset=utf-8"
@@ -189,7 +190,8 @@ class _Ahead:
     Whoever asks for the same again, with whatever signature, costs no second replay. `last` is the hash of
     the newest leaf and `refused` that of the one after it, None without one; `dated` is the first fault of
     an entry's date (`statelog.dating`) as from Unix second `since` on: what was only looked at then, in time,
-    has been seen by nobody else, and is judged by the witness's clock anew.
+    has been seen by nobody else, and is judged by the witness's clock anew. `believed` are the witnesses
+    whose word is taken for that entry.
     """
 
     replay: Replay
@@ -197,6 +199,7 @@ class _Ahead:
     last: bytes | None = None
     refused: bytes | None = None
     dated: Finding | None = None
+    believed: WitnessSet | None = None
 
 
 class _Stop(Exception):  # noqa: N818 - not an error: the answer of a step that ends the request
@@ -391,10 +394,11 @@ class Witness:
             raise _stop(UNPROCESSABLE, "SL-CHECKPOINT", "there is no checkpoint before the first term")
         ahead, read = self._ahead, _Ahead(self.replay.copy(), self._now)
         known = ahead is not None and read.replay.size < ahead.replay.size <= size and ahead.refused is None
-        if ahead is not None and known and self.replay.started:  # before that nothing is judged by age
-            known = abs(self._now - ahead.since) <= self.replay.state.descriptor.clock_skew_s
         if ahead is not None and known:
-            read = _Ahead(ahead.replay.copy(), ahead.since, ahead.last, None, ahead.dated)
+            rules = (self.replay if self.replay.started else ahead.replay).state.descriptor
+            known = abs(self._now - ahead.since) <= rules.clock_skew_s
+        if ahead is not None and known:
+            read = replace(ahead, replay=ahead.replay.copy(), refused=None)
         finding = yield from self._replay_to(request_id, read, size, when_absent)
         try:
             read.replay.check_head(request.checkpoint)
@@ -407,7 +411,7 @@ class Witness:
             # The root is the signed one: the refused entry is the sequencer's, not an invention of the
             # source.
             raise _Stop(UNPROCESSABLE, finding)
-        if read.dated is not None and not is_vouched_for(request.note, self.replay.state.witnesses):
+        if read.dated is not None and not is_vouched_for(request.note, read.believed):
             if known:  # or this witness's clock was wrong
                 self._ahead = None
                 return (yield from self._candidate(request_id, request, when_absent))
@@ -448,11 +452,22 @@ class Witness:
         """Judge the next entry, and its date by this witness's clock where it is new to it."""
         replay = read.replay
         self._check_seen(replay, leaf)
-        is_new = 0 < self.state.size <= replay.size
-        dated = fault_of_date(replay, leaf, self._now) if is_new and read.dated is None else None
+        judged = read.dated is None and self._judges_date(replay)
+        dated = fault_of_date(replay, leaf, self._now) if judged else None
+        if dated is not None:
+            # Of a set that came with what is judged here nobody knows yet who installed it.
+            read.believed = (self.replay if self.state.size else replay).state.witnesses
         read.last = replay.append(leaf).leaf_hash
         if dated is not None:
             read.dated = dated.at(replay.size - 1)
+
+    def _judges_date(self, replay: Replay) -> bool:
+        """Whether the next entry's date is compared with this witness's clock: it is new, and sequenced after
+        this witness was named as one. Others count on that, also where nothing was cosigned here yet.
+        """
+        if self.state.size:
+            return self.state.size <= replay.size
+        return replay.term > 0 and any(self.name in one.by_name for _, one in replay.state.witness_history)
 
     @staticmethod
     def _check_seen(replay: Replay, leaf: bytes) -> None:
