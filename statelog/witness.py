@@ -18,11 +18,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from statelog import signing
 from statelog.checkpoint import Checkpoint, cosign, parse_decimal, parse_signed_checkpoint, verify_sequencer
 from statelog.dating import fault_of_date, is_vouched_for
 from statelog.errors import Refused, refuse
+from statelog.finality import final_cosignatures
 from statelog.findings import Finding
 from statelog.limits import (
     HASH_BYTES,
@@ -309,6 +311,7 @@ class Witness:
         self._check_clock(candidate)
         self._check_lag(candidate)
         self._check_pen(candidate)
+        self._check_join(request.note, candidate)
         return (yield from self._persist(request_id, request, candidate))
 
     def _catch_up(self, request_id: int) -> Generator[_Ask, _Answer, None]:
@@ -525,6 +528,21 @@ class Witness:
         if start is not None and candidate.size > start:
             raise _earlier_term(candidate.term + 1)
 
+    def _check_join(self, note: Note, candidate: Replay) -> None:
+        """Who joins the witnesses cosigns no head over that entry before K of the set before it did.
+
+        Until then a new term may drop the entry, for it starts where that set says; and a witness that has
+        cosigned what is dropped cosigns nothing any more, in whatever set it is named again.
+        """
+        for (_, before), (index, coming) in pairwise(candidate.state.witness_history):
+            if index < self.state.size:
+                continue
+            if self.name in before.by_name:
+                return  # it is one of those that others wait for
+            if self.name in coming.by_name:
+                _check_quorum_before(note, before)
+                return
+
     def _persist(self, request_id: int, request: AddCheckpoint, candidate: Replay) -> _Steps:
         head = request.checkpoint
         new = WitnessState(head.origin, head.size, head.root, candidate.term)
@@ -539,6 +557,13 @@ class Witness:
         self.state, self.replay, self._ahead = new, candidate, None
         line = cosign(request.note.text, self.name, self._signer, int(self._now))
         return _Outcome(OK, line.line().encode())
+
+
+def _check_quorum_before(note: Note, before: WitnessSet) -> None:
+    found = final_cosignatures(note, before)
+    if not found.met:
+        sentence = "the witnesses before this one joined have not cosigned the head"
+        raise _stop(UNPROCESSABLE, "SL-FINALITY", sentence, expected=found.threshold, found=len(found.signed))
 
 
 def _absent(status: int, size: int) -> _Stop:
