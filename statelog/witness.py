@@ -2,8 +2,9 @@
 
 Beyond consistency it replays what it cosigns: it fetches the new entries from its own source, judges each as
 an auditor would (`statelog.replay`), and refuses with 422 and the finding's code whatever an auditor would
-refuse; heads from its future; entries that may be dated back (`statelog.dating`); and heads signed with keys
-of term T once it has seen term T+1.
+refuse; heads from its future; entries that may be dated back (`statelog.dating`); heads over the entry that
+makes it a witness, before the quorum of those before it has cosigned them; and heads signed with keys of term
+T once it has seen term T+1.
 
 The machine is pure: `handle(now, event)` answers with effects. It never answers 200 before the shell has
 reported that (size, root, term) is durably stored by compare-and-set, so that two processes with one key, or

@@ -404,6 +404,27 @@ def test_who_joins_is_asked_again_when_those_before_it_have_cosigned(tmp_path: P
     site.engine.dispose()
 
 
+def test_who_was_away_when_it_joined_is_led_over_that_change(tmp_path: Path) -> None:
+    """The newest head carries nothing of those who were witnesses before it."""
+    site = Site(tmp_path, make_cluster(members=False, nodes=()))
+    site.collect()
+    for numbers in ((2, 3, 4, 5), (3, 4, 5, 6)):
+        coming = site.cluster.witness_set(*(f"witness-{n}" for n in numbers))
+        changed = site.cluster.descriptor(witnesses=coming)
+        site.sequencer.submit(encode(changed), site.cluster.now)
+        site.cluster.append(changed)
+        site.instead = {"witness-6.example": away}
+        assert site.collect().final
+    policy = site.cluster.policy()
+    site.sequencer.submit(encode(policy), site.cluster.now)
+    site.cluster.append(policy)
+    site.instead = {}
+    collected = site.collect()
+    assert (collected.final, collected.failures) == (True, {})
+    assert site.hosts["witness-6.example"].stored is not None
+    site.engine.dispose()
+
+
 def test_there_must_be_something_to_cosign(site: Site) -> None:
     behind = Replay(site.cluster.anchor)
     with pytest.raises(UsageError, match="behind"):
