@@ -11,9 +11,10 @@ Witnesses have clocks of their own. What one of them meets for the first time mu
   expired nothing is gained by them, and an outage leaves many such behind.
 
 A witness that was away cannot have seen such entries in time. It believes f + 1 of the witnesses that it
-knows: one of them does not lie, and cosigned by this very rule. Whoever has cosigned nothing of a log yet
-judges none of it by age: that is a new log, or a new witness, and the first head that needs it needs K of the
-old set too.
+knows: one of them does not lie, and cosigned by this very rule. So it binds also a witness that has cosigned
+nothing yet, from the entry on that first names it as one; it believes those in force before the entry that it
+cannot vouch for. What was sequenced before it was named it does not judge by age: the first head that needs
+it needs K of the old set too.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ def fault_of_date(replay: Replay, leaf: bytes, now: float) -> Finding | None:
     return None
 
 
-def is_vouched_for(note: Note, known: WitnessSet) -> bool:
+def is_vouched_for(note: Note, known: WitnessSet | None) -> bool:
     """Whether f + 1 of the `known` witnesses cosigned the head, one of whom does not lie."""
-    return len(final_cosignatures(note, known).signed) > known.faulty
+    return known is not None and len(final_cosignatures(note, known).signed) > known.faulty
 
 
 def _fault(code: str, sentence: str, allowed_s: int, age_s: int) -> Finding:

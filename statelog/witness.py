@@ -2,8 +2,9 @@
 
 Beyond consistency it replays what it cosigns: it fetches the new entries from its own source, judges each as
 an auditor would (`statelog.replay`), and refuses with 422 and the finding's code whatever an auditor would
-refuse; heads from its future; entries that may be dated back (`statelog.dating`); and heads signed with keys
-of term T once it has seen term T+1.
+refuse; heads from its future; entries that may be dated back (`statelog.dating`); heads over the entry that
+makes it a witness, before the quorum of those before it has cosigned them; and heads signed with keys of term
+T once it has seen term T+1.
 
 The machine is pure: `handle(now, event)` answers with effects. It never answers 200 before the shell has
 reported that (size, root, term) is durably stored by compare-and-set, so that two processes with one key, or
@@ -17,12 +18,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from statelog import signing
 from statelog.checkpoint import Checkpoint, cosign, parse_decimal, parse_signed_checkpoint, verify_sequencer
 from statelog.dating import fault_of_date, is_vouched_for
 from statelog.errors import Refused, refuse
+from statelog.finality import final_cosignatures
 from statelog.findings import Finding
 from statelog.limits import (
     HASH_BYTES,
@@ -34,6 +37,7 @@ from statelog.limits import (
 from statelog.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
 from statelog.note import Note, VerifierKey, decode_base64
 from statelog.replay import Replay
+from statelog.state import WitnessSet
 
 SIZE_CONTENT_TYPE = "text/x.tlog.size"
 TEXT_CONTENT_TYPE = "text/plain; charset=utf-8"
@@ -189,7 +193,8 @@ class _Ahead:
     Whoever asks for the same again, with whatever signature, costs no second replay. `last` is the hash of
     the newest leaf and `refused` that of the one after it, None without one; `dated` is the first fault of
     an entry's date (`statelog.dating`) as from Unix second `since` on: what was only looked at then, in time,
-    has been seen by nobody else, and is judged by the witness's clock anew.
+    has been seen by nobody else, and is judged by the witness's clock anew. `believed` are the witnesses
+    whose word is taken for that entry.
     """
 
     replay: Replay
@@ -197,6 +202,7 @@ class _Ahead:
     last: bytes | None = None
     refused: bytes | None = None
     dated: Finding | None = None
+    believed: WitnessSet | None = None
 
 
 class _Stop(Exception):  # noqa: N818 - not an error: the answer of a step that ends the request
@@ -306,6 +312,7 @@ class Witness:
         self._check_clock(candidate)
         self._check_lag(candidate)
         self._check_pen(candidate)
+        self._check_join(request.note, candidate)
         return (yield from self._persist(request_id, request, candidate))
 
     def _catch_up(self, request_id: int) -> Generator[_Ask, _Answer, None]:
@@ -391,10 +398,11 @@ class Witness:
             raise _stop(UNPROCESSABLE, "SL-CHECKPOINT", "there is no checkpoint before the first term")
         ahead, read = self._ahead, _Ahead(self.replay.copy(), self._now)
         known = ahead is not None and read.replay.size < ahead.replay.size <= size and ahead.refused is None
-        if ahead is not None and known and self.replay.started:  # before that nothing is judged by age
-            known = abs(self._now - ahead.since) <= self.replay.state.descriptor.clock_skew_s
         if ahead is not None and known:
-            read = _Ahead(ahead.replay.copy(), ahead.since, ahead.last, None, ahead.dated)
+            rules = (self.replay if self.replay.started else ahead.replay).state.descriptor
+            known = abs(self._now - ahead.since) <= rules.clock_skew_s
+        if ahead is not None and known:
+            read = replace(ahead, replay=ahead.replay.copy(), refused=None)
         finding = yield from self._replay_to(request_id, read, size, when_absent)
         try:
             read.replay.check_head(request.checkpoint)
@@ -407,7 +415,7 @@ class Witness:
             # The root is the signed one: the refused entry is the sequencer's, not an invention of the
             # source.
             raise _Stop(UNPROCESSABLE, finding)
-        if read.dated is not None and not is_vouched_for(request.note, self.replay.state.witnesses):
+        if read.dated is not None and not is_vouched_for(request.note, read.believed):
             if known:  # or this witness's clock was wrong
                 self._ahead = None
                 return (yield from self._candidate(request_id, request, when_absent))
@@ -448,11 +456,22 @@ class Witness:
         """Judge the next entry, and its date by this witness's clock where it is new to it."""
         replay = read.replay
         self._check_seen(replay, leaf)
-        is_new = 0 < self.state.size <= replay.size
-        dated = fault_of_date(replay, leaf, self._now) if is_new and read.dated is None else None
+        judged = read.dated is None and self._judges_date(replay)
+        dated = fault_of_date(replay, leaf, self._now) if judged else None
+        if dated is not None:
+            # Of a set that came with what is judged here nobody knows yet who installed it.
+            read.believed = (self.replay if self.state.size else replay).state.witnesses
         read.last = replay.append(leaf).leaf_hash
         if dated is not None:
             read.dated = dated.at(replay.size - 1)
+
+    def _judges_date(self, replay: Replay) -> bool:
+        """Whether the next entry's date is compared with this witness's clock: it is new, and sequenced after
+        this witness was named as one. Others count on that, also where nothing was cosigned here yet.
+        """
+        if self.state.size:
+            return self.state.size <= replay.size
+        return replay.term > 0 and any(self.name in one.by_name for _, one in replay.state.witness_history)
 
     @staticmethod
     def _check_seen(replay: Replay, leaf: bytes) -> None:
@@ -510,6 +529,21 @@ class Witness:
         if start is not None and candidate.size > start:
             raise _earlier_term(candidate.term + 1)
 
+    def _check_join(self, note: Note, candidate: Replay) -> None:
+        """Who joins the witnesses cosigns no head over that entry before K of the set before it did.
+
+        Until then a new term may drop the entry, for it starts where that set says; and a witness that has
+        cosigned what is dropped cosigns nothing any more, in whatever set it is named again.
+        """
+        for (_, before), (index, coming) in pairwise(candidate.state.witness_history):
+            if index < self.state.size:
+                continue
+            if self.name in before.by_name:
+                return  # it is one of those that others wait for
+            if self.name in coming.by_name:
+                _check_quorum_before(note, before)
+                return
+
     def _persist(self, request_id: int, request: AddCheckpoint, candidate: Replay) -> _Steps:
         head = request.checkpoint
         new = WitnessState(head.origin, head.size, head.root, candidate.term)
@@ -524,6 +558,13 @@ class Witness:
         self.state, self.replay, self._ahead = new, candidate, None
         line = cosign(request.note.text, self.name, self._signer, int(self._now))
         return _Outcome(OK, line.line().encode())
+
+
+def _check_quorum_before(note: Note, before: WitnessSet) -> None:
+    found = final_cosignatures(note, before)
+    if not found.met:
+        sentence = "the witnesses before this one joined have not cosigned the head"
+        raise _stop(UNPROCESSABLE, "SL-FINALITY", sentence, expected=found.threshold, found=len(found.signed))
 
 
 def _absent(status: int, size: int) -> _Stop:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -132,6 +133,29 @@ class CosignRound:
         return is_final(self.results())
 
 
+class _Refusing:
+    """Witnesses that will not have the head of `current` as it was when they were asked."""
+
+    def __init__(self, current: CosignRound) -> None:
+        self._current = current
+        self._waiting: dict[str, WitnessKey] = {}  # by key id
+        self._asked_with: Counter[str] = Counter()  # how many quorums had been met then, by key id
+
+    def add(self, witness: WitnessKey) -> None:
+        self._waiting[witness.key_id] = witness
+
+    def due(self, final: bool) -> list[WitnessKey]:
+        """Whom to ask again: another quorum has been met since, or the head is final."""
+        if not self._waiting:
+            return []
+        met = sum(one.met for one in self._current.results())
+        found = [one for key_id, one in self._waiting.items() if final or self._asked_with[key_id] < met]
+        for one in found:
+            del self._waiting[one.key_id]
+            self._asked_with[one.key_id] = met
+        return found
+
+
 @dataclass(slots=True)
 class Collected:
     """What a collection came to: the head, whether it is final, the counts, and why witnesses are missing."""
@@ -159,10 +183,10 @@ async def collect(
     as the final mark is durable; witnesses slower than that, or than a quorum that refreshes, get
     `COSIGN_STRAGGLER_S` more.
 
-    An `ask` that raises counts as a witness that is away. A witness that refuses is asked once more when the
-    head is final, with the cosignatures that it carries by then: it may have been away for long. If witnesses
-    changed meanwhile it is first led over the heads that show so, for it may know nobody who cosigned the
-    newest.
+    An `ask` that raises counts as a witness that is away. A witness that refuses is asked once more when a
+    quorum is met, for one that joins waits for those before it, and when the head is final, with the
+    cosignatures that it carries by then: it may have been away for long. If witnesses changed meanwhile it is
+    then first led over the heads that show so, for it may know nobody who cosigned the newest.
 
     Raises UsageError without a checkpoint or with a replay that is behind, SourceUnreadable when the store
     fails.
@@ -171,7 +195,7 @@ async def collect(
     known = {one.witness_key_id for one in store.cosignatures(collected.size)}
     asked = [one for one in current.witnesses() if refresh or one.key_id not in known]
     lock = asyncio.Lock()
-    refusing: dict[str, WitnessKey] = {}
+    refusing = _Refusing(current)
     answered: set[str] = set()
 
     def enough() -> bool:
@@ -195,7 +219,7 @@ async def collect(
         except (Refused, UsageError) as error:
             collected.failures[witness.name] = str(error)
             if isinstance(error, _Unprocessable) and not again:
-                refusing[witness.key_id] = witness
+                refusing.add(witness)
             return
         collected.failures.pop(witness.name, None)
         async with lock:
@@ -216,11 +240,10 @@ async def collect(
                 task.result()
             if not done:
                 break
-            if collected.final:
-                more = {asyncio.ensure_future(one(witness, again=True)) for witness in refusing.values()}
-                led |= more
-                tasks |= more
-                refusing.clear()
+            again = collected.final
+            more = {asyncio.ensure_future(one(witness, again=again)) for witness in refusing.due(again)}
+            led |= more if again else set()
+            tasks |= more
     finally:
         for task in tasks:
             task.cancel()

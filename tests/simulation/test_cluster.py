@@ -11,21 +11,33 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import fabric.sync
 from statelog import witness
+from statelog.state import AuthorityState, WitnessSet
+from tests.support import cluster_actors
 from tests.support.byzantine import BEHAVIOURS, LyingReplica
-from tests.support.cluster_world import BrokenError, ClusterWorld, Faults
+from tests.support.cluster_actors import BrokenError
+from tests.support.cluster_world import NONE, ClusterWorld
+from tests.support.lying_sequencer import LIES
 
 SEEDS = Path(__file__).parent / "cluster_seeds.txt"
 HEALED_H = 0.15
-QUIET = Faults(0.0, 0.0, 0.0, crashes=0.0, full_disks=0.0, cuts=0.0, replaced=0.0)
+QUIET = replace(NONE, rotations=12.0)
 NETWORK = ("loss", "double", "spike", "cut", "nobody home")
 PROCESSES = ("crash before write", "crash after write", "disk full", "replaced")
 SEEN = ("source away", "refresh", "split view proved", "witness answers 409", "witness answers 503")
+OWNERS = (
+    "witnesses changed",
+    "final over a change of witnesses",
+    "handed on by a liar",
+    "a fenced sequencer is refused",
+    "final with a bent date",  # the lies within the bound
+)
 
 
 def play(seed: int, hours: float) -> ClusterWorld:
@@ -57,7 +69,8 @@ def test_the_seed_corpus() -> None:
     for world in play_all():
         fired += world.fired
         acknowledged += len(world.acknowledged)
-    claimed = (*NETWORK, *PROCESSES, *SEEN, *(f"lie {name}" for name in BEHAVIOURS))
+    lies = (f"lie {name}" for name in (*BEHAVIOURS, *LIES))
+    claimed = (*NETWORK, *PROCESSES, *SEEN, *OWNERS, *lies)
     missing = [name for name in claimed if not fired[name]]
     assert missing == [], fired
     assert len(BEHAVIOURS) >= 12
@@ -69,15 +82,43 @@ def test_without_faults_and_lies_nothing_is_refused() -> None:
     world = ClusterWorld(3, QUIET)
     world.run(0.5)
     assert world.settled()
-    assert not [one for one in world.fired if one.startswith(("refused", "lie", "split"))]
+    # A 422 is of a witness that joins, and waits for those before it.
+    unwanted = ("refused", "lie", "split", "handed on", "witness answers 409", "witness answers 5")
+    assert not [one for one in world.fired if one.startswith(unwanted)]
     assert not [one for one in (*NETWORK, *PROCESSES) if world.fired[one]]
     assert len(world.acknowledged) > 2
+    assert world.fired["witnesses changed"] > 2
 
 
 def test_followers_that_count_no_cosignatures_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the follower's check of finality a stolen sequencer key forks them, and the world sees it."""
     monkeypatch.setattr(fabric.sync, "check_final", lambda *_: ())
-    with pytest.raises(BrokenError, match=r"accepted other entries|conflicts|lost what was final"):
+    with pytest.raises(BrokenError, match=r"accepted other entries|conflicts|to be final by"):
+        play_all()
+
+
+def test_followers_that_ask_the_new_witnesses_alone_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who join must not make themselves witnesses: the world counts the quorums on its own."""
+
+    def newest(state: AuthorityState, final_size: int, size: int) -> tuple[WitnessSet, ...]:
+        return state.witnesses_between(final_size, size)[-1:]
+
+    monkeypatch.setattr(fabric.sync, "needed_sets", newest)
+    monkeypatch.setattr(cluster_actors, "needed_sets", newest)
+    with pytest.raises(BrokenError, match=r"holds .* to be final by"):
+        play_all()
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "lie"),
+    [(witness, "fault_of_date", "back"), (witness.Witness, "_check_clock", "ahead")],
+    ids=["back", "ahead"],
+)
+def test_witnesses_without_a_clock_are_caught(
+    monkeypatch: pytest.MonkeyPatch, where: object, name: str, lie: str
+) -> None:
+    monkeypatch.setattr(where, name, lambda *_: None)
+    with pytest.raises(BrokenError, match=rf"holds a lie to be final: .*{lie}|beyond the lie"):
         play_all()
 
 

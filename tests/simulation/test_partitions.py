@@ -1,13 +1,14 @@
 """A partition's leases through fences, revocations and takeovers, in seeded worlds without clock or socket.
 
-One authority log and one partition log, several sequencer keys, four witnesses that each see the authority
-log late, a network that loses requests. Sequencers die with entries that nobody cosigned, come back and go
-on; nodes are fenced and revoked in the authority log.
+One authority log and one partition log, several sequencer keys, four of six witnesses, which change and each
+see the authority log late, a network that loses requests. Sequencers die with entries that nobody cosigned,
+come back and go on; nodes are fenced and revoked in the authority log.
 
 What must hold whenever a head became final:
 
 - what was once final is a prefix of every later final log, whoever wrote it;
 - the final log replays from its bytes alone, in one state, each entry in the term in force where it stands;
+- every change of the witnesses is passed by a head that both quorums have cosigned;
 - no lease stands in that state through a node that was fenced after the lease was issued.
 
 And in the end an audit of both logs finds nothing.
@@ -26,8 +27,8 @@ from statelog.audit_logs import audit_logs
 from statelog.canonical import encode
 from statelog.checkpoint import parse_signed_checkpoint, sign_checkpoint
 from statelog.errors import Refused
-from statelog.finality import final_cosignatures
-from statelog.note import parse_signature_lines
+from statelog.finality import finality, is_final, milestones, needed_sets
+from statelog.note import Note, NoteSignature, parse_signature_lines
 from statelog.partition import PartitionReplay
 from statelog.signing import encode_base64
 from statelog.state import Target
@@ -37,6 +38,7 @@ from tests.support.logs import WITNESSES, MemorySource, WitnessHost, consistency
 from tests.support.partitions import ClusterFeed, Partition
 
 KEYS = ("sequencer-eu", "sequencer-2", "sequencer-3")
+POOL = (*WITNESSES, "witness-5", "witness-6")
 RELAYS = ("relay-1", "usa-los-1", "node-9")
 
 
@@ -60,12 +62,13 @@ class World:
         self.fired: Counter[str] = Counter()
         self.final: list[bytes] = []
         self.heads: list[tuple[int, bytes]] = []
+        self.rotated: list[int] = []  # sizes of the authority log behind each change of the witnesses
         self.waiting: list[str] = []  # routes whose lease was asked for and is not final
         self.epochs: Counter[str] = Counter()
         self.writers = {key: self._writer(key) for key in KEYS}
-        self.feeds = [ClusterFeed(self.cluster) for _ in WITNESSES]
-        self.current: list[list[bytes]] = [[] for _ in WITNESSES]
-        self.witnesses = [self._witness(n, name) for n, name in enumerate(WITNESSES)]
+        self.feeds = [ClusterFeed(self.cluster) for _ in POOL]
+        self.current: list[list[bytes]] = [[] for _ in POOL]
+        self.witnesses = [self._witness(n, name) for n, name in enumerate(POOL)]
 
     def _witness(self, number: int, name: str) -> WitnessHost:
         return WitnessHost(
@@ -91,6 +94,7 @@ class World:
             self.revoke_node: 1,
             self.see: 4,
             self.take_over: 1,
+            self.rotate: 1,
             self.recover: 2,
             self.pass_time: 3,
         }
@@ -163,25 +167,49 @@ class World:
         size = writer.replay.size
         if not size or size < len(self.final) or writer.leaves == self.final:
             return
-        note = sign_checkpoint(writer.replay.checkpoint(), signer(writer.key))
-        lines = []
-        for n, host in enumerate(self.witnesses):
+        _, note = parse_signed_checkpoint(sign_checkpoint(writer.replay.checkpoint(), signer(writer.key)))
+        sets = needed_sets(writer.replay.state, len(self.final), size)
+        asked = [
+            n for n, host in enumerate(self.witnesses) if any(host.key_name in one.by_name for one in sets)
+        ]
+        # Who joins waits for the others, and who missed a change is led over it.
+        for n in [*asked, *asked]:
             if self.rng.random() < 0.25:
                 self.fired["lost"] += 1
-                continue
-            self.current[n] = writer.leaves
-            stored = host.stored.size if host.stored is not None else 0
-            if stored > size:
-                continue
-            body = encode_add_checkpoint(stored, consistency(writer.leaves, stored, size), note)
-            reply = host.ask(body, float(self.cluster.now))
-            self.fired[f"answered_{reply.status}"] += 1
-            if reply.status == 200:
-                lines += parse_signature_lines(reply.body)
-        _, parsed = parse_signed_checkpoint(note)
-        whole = parsed.with_signatures(lines)
-        if final_cosignatures(whole, writer.replay.state.witnesses).met:
-            self._became_final(writer, size, whole.format())
+            elif self.witnesses[n].key_name not in {line.name for line in note.signatures}:
+                self.current[n] = writer.leaves
+                for passed in self._to_pass(writer):
+                    self._ask(n, writer, *passed)
+                note = note.with_signatures(self._ask(n, writer, size, note))
+        if is_final(finality(note, sets)):
+            self.fired["changed"] += len(sets) > 1
+            self._became_final(writer, size, note.format())
+
+    def _to_pass(self, writer: Writer) -> list[tuple[int, Note]]:
+        """The final heads over changes of the witnesses, before the newest."""
+        if writer.leaves[: len(self.final)] != self.final or not self.final:
+            return []
+        heads = [(size, parse_signed_checkpoint(note)[1]) for size, note in self.heads]
+        return milestones(
+            writer.replay.state, lambda start: [one for one in heads if one[0] >= start], len(self.final)
+        )[:-1]
+
+    def _ask(self, n: int, writer: Writer, size: int, note: Note) -> list[NoteSignature]:
+        """What a witness answers to a head that is beyond what it has cosigned."""
+        host = self.witnesses[n]
+        stored = host.stored.size if host.stored is not None else 0
+        if stored > size:
+            return []
+        body = encode_add_checkpoint(stored, consistency(writer.leaves, stored, size), note.format())
+        reply = host.ask(body, float(self.cluster.now))
+        self.fired[f"answered_{reply.status}"] += 1
+        return list(parse_signature_lines(reply.body)) if reply.status == 200 else []
+
+    def rotate(self) -> None:
+        """The authority log names other witnesses, also while heads of the partition are not final."""
+        coming = self.cluster.witness_set(*sorted(self.rng.sample(POOL, 4)))
+        self.cluster.append(self.cluster.descriptor(witnesses=coming))
+        self.rotated.append(self.cluster.log.size)
 
     def _became_final(self, writer: Writer, size: int, note: bytes) -> None:
         assert writer.leaves[: len(self.final)] == self.final, "what was final is no prefix of what is"
@@ -240,7 +268,7 @@ class World:
 
     def findings(self) -> list[str]:
         """What an audit of both logs says."""
-        authority = source_of(self.cluster, [self.cluster.log.size])
+        authority = source_of(self.cluster, sorted({*self.rotated, self.cluster.log.size}), POOL)
         logs = {"authority": authority, self.eu.log: MemorySource(list(self.final), list(self.heads))}
         if not self.final:
             del logs[self.eu.log]
@@ -276,6 +304,15 @@ def test_one_seed_is_one_history() -> None:
 def test_the_faults_were_injected() -> None:
     """A campaign whose faults never fire proves nothing."""
     fired = sum((played(seed).fired for seed in SEEDS), Counter[str]())
-    wanted = {"final", "lost", "term", "fenced_in_store", "node_fenced", "node_revoked", "suffix_dropped"}
+    wanted = {
+        "final",
+        "lost",
+        "term",
+        "changed",
+        "fenced_in_store",
+        "node_fenced",
+        "node_revoked",
+        "suffix_dropped",
+    }
     wanted |= {"answered_200", "answered_422", "answered_503", "SL-REVOKED"}
     assert not [fault for fault in wanted if not fired[fault]], fired

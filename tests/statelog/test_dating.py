@@ -78,9 +78,39 @@ def test_a_clock_that_was_wrong_is_not_held_against_an_entry() -> None:
     assert asked(host, (), cluster.now) == (200, "")
 
 
-def test_a_new_witness_judges_nothing_by_age() -> None:
+def test_who_has_cosigned_nothing_yet_vouches_for_no_date_either() -> None:
+    """Else one that lies, and one that was never asked before, would be the f + 1 whom others believe."""
     cluster, _, allowed = begun()
-    assert asked(WitnessHost(cluster), (), cluster.now + allowed + 1) == (200, "")
+    late = cluster.now + allowed + 1
+    assert asked(WitnessHost(cluster), (), late) == (422, "SL-RECOVERY")
+    assert asked(WitnessHost(cluster), SEEN[:1], late) == (422, "SL-RECOVERY")
+    assert asked(WitnessHost(cluster), SEEN, late) == (200, "")
+    assert asked(WitnessHost(cluster), (), cluster.now + allowed) == (200, "")
+
+
+def test_a_look_is_no_cosignature_where_nothing_was_cosigned_either() -> None:
+    cluster, _, allowed = begun()
+    host, size = WitnessHost(cluster), cluster.log.size
+    by_a_stranger = head_note(replay_of(cluster, size), "control-1")
+    asked_by_it = host.ask(request_body(cluster, 0, size, by_a_stranger), cluster.now)
+    assert verdict(asked_by_it) == (403, "SL-CHECKPOINT")
+    assert asked(host, (), cluster.now + allowed + 1) == (422, "SL-RECOVERY")
+
+
+def test_a_new_witness_judges_by_age_what_came_since_it_was_named() -> None:
+    cluster = make_cluster()
+    cluster.append(cluster.fence({"route_id": "route-1"}))
+    cluster.now += DAY_S
+    changed = cluster.witness_set("witness-1", "witness-2", "witness-3", "witness-5")
+    cluster.append(cluster.descriptor(witnesses=changed))
+    late = cluster.now + DAY_S
+    assert asked(WitnessHost(cluster, "witness-1"), (), late) == (422, "SL-EXPIRED")
+    before = ("witness-1", "witness-3", "witness-4")
+    assert asked(WitnessHost(cluster, "witness-5"), before, late) == (200, "")
+    cluster.append(cluster.fence({"route_id": "route-2"}))
+    alone = ("witness-1", "witness-4")  # one of the set that names it: not f + 1
+    assert asked(WitnessHost(cluster, "witness-5"), alone, late) == (422, "SL-EXPIRED")
+    assert asked(WitnessHost(cluster, "witness-5"), before, late) == (200, "")
 
 
 def test_what_only_names_an_intent_is_none() -> None:

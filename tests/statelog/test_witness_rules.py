@@ -14,7 +14,16 @@ from statelog.merkle import CompactRange, leaf_hash
 from statelog.replay import Entry, Replay
 from statelog.witness import Fetch, Fetched, Persist, Request
 from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
-from tests.support.logs import WitnessHost, cosigned_at, leases, replay_of, request_body, verdict
+from tests.support.logs import (
+    WitnessHost,
+    cosigned,
+    cosigned_at,
+    head_note,
+    leases,
+    replay_of,
+    request_body,
+    verdict,
+)
 
 
 @pytest.fixture(scope="module")
@@ -284,3 +293,20 @@ def test_a_source_with_another_history_is_of_no_use(cluster: Cluster) -> None:
     assert verdict(host.ask(request_body(cluster, 12, 12))) == (503, "SL-ROOT")
     host.leaves = cluster.leaves
     assert host.ask(request_body(cluster, 12, 12)).status == 200
+
+
+def test_who_joins_waits_for_those_before_it() -> None:
+    """Until K of them have cosigned the entry that names it, a new term may drop that entry."""
+    cluster = make_cluster()
+    named = cluster.witness_set("witness-1", "witness-2", "witness-5", "witness-6")
+    cluster.append(cluster.descriptor(witnesses=named))
+    size = cluster.log.size
+
+    def asked(name: str, by: tuple[str, ...]) -> int:
+        note = cosigned(head_note(replay_of(cluster, size)), by)
+        return WitnessHost(cluster, name).ask(request_body(cluster, 0, size, note)).status
+
+    assert asked("witness-1", ()) == asked("witness-4", ()) == 200
+    assert asked("witness-5", ("witness-1", "witness-2")) == 422
+    assert asked("witness-5", ("witness-1", "witness-2", "witness-6")) == 422
+    assert asked("witness-5", ("witness-1", "witness-2", "witness-4")) == 200

@@ -16,7 +16,7 @@ from statelog.leaf import frame_leaf, split_leaf
 from statelog.merkle import CompactRange, leaf_hash
 from statelog.note import Note
 from tests.support.authority import make_cluster, signer
-from tests.support.cluster_world import REPLICAS, WITNESSES, BrokenError, ReplicaActor
+from tests.support.cluster_actors import REPLICAS, WITNESSES, BrokenError, ReplicaActor
 
 Messages = list[Entries | Head]
 Behaviour = Callable[["LyingReplica", list[bytes], bytes, int], Messages | None]

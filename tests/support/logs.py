@@ -146,8 +146,10 @@ class ClusterEntries:
                 yield size, cosigned(head_note(replay_of(self.cluster, size)), self.witnesses)
 
 
-def source_of(cluster: Cluster, sizes: Sequence[int] | None = None) -> MemorySource:
-    """The cluster's log with cosigned checkpoints at the given sizes (its end without)."""
+def source_of(
+    cluster: Cluster, sizes: Sequence[int] | None = None, by: Sequence[str] = WITNESSES
+) -> MemorySource:
+    """The cluster's log with checkpoints that are cosigned at the given sizes (its end without)."""
     leaves = cluster.leaves()
     wanted = [len(leaves)] if sizes is None else list(sizes)
     replay = Replay(cluster.anchor)
@@ -155,7 +157,7 @@ def source_of(cluster: Cluster, sizes: Sequence[int] | None = None) -> MemorySou
     for leaf in leaves:
         replay.append(leaf)
         if replay.size in wanted:
-            source.notes.append((replay.size, cosigned(head_note(replay))))
+            source.notes.append((replay.size, cosigned(head_note(replay), by)))
     return source
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -379,8 +380,48 @@ def test_a_change_of_witnesses_is_not_final_with_one_quorum(tmp_path: Path) -> N
     site.instead = {"witness-1.example": away, "witness-4.example": away}
     collected = site.collect()
     assert not collected.final
-    assert [result.missing for result in collected.results] == [1, 0]
+    assert [result.missing for result in collected.results] == [1, 1]
     assert site.final_size() == 2
+    assert "SL-FINALITY" in collected.failures["witness-5.example"]
+    site.engine.dispose()
+
+
+def test_who_joins_is_asked_again_when_those_before_it_have_cosigned(tmp_path: Path) -> None:
+    """Over two changes that one head covers; who leaves and comes back with the second waits for nobody."""
+    site = Site(tmp_path, make_cluster(members=False, nodes=()))
+    site.collect()
+    for numbers in ((3, 4, 5, 6), (1, 5, 6, 7)):
+        coming = site.cluster.witness_set(*(f"witness-{n}" for n in numbers))
+        changed = site.cluster.descriptor(witnesses=coming)
+        site.sequencer.submit(encode(changed), site.cluster.now)
+        site.cluster.append(changed)
+    site.instead = {"witness-4.example": away}
+    collected = site.collect()
+    assert collected.final
+    assert set(collected.failures) == {"witness-4.example"}
+    asked = Counter(name for name, _ in site.asked[4:])
+    assert [asked[f"witness-{n}.example"] for n in range(1, 7)] == [1, 1, 1, 1, 2, 2]
+    site.engine.dispose()
+
+
+def test_who_was_away_when_it_joined_is_led_over_that_change(tmp_path: Path) -> None:
+    """The newest head carries nothing of those who were witnesses before it."""
+    site = Site(tmp_path, make_cluster(members=False, nodes=()))
+    site.collect()
+    for numbers in ((2, 3, 4, 5), (3, 4, 5, 6)):
+        coming = site.cluster.witness_set(*(f"witness-{n}" for n in numbers))
+        changed = site.cluster.descriptor(witnesses=coming)
+        site.sequencer.submit(encode(changed), site.cluster.now)
+        site.cluster.append(changed)
+        site.instead = {"witness-6.example": away}
+        assert site.collect().final
+    policy = site.cluster.policy()
+    site.sequencer.submit(encode(policy), site.cluster.now)
+    site.cluster.append(policy)
+    site.instead = {}
+    collected = site.collect()
+    assert (collected.final, collected.failures) == (True, {})
+    assert site.hosts["witness-6.example"].stored is not None
     site.engine.dispose()
 
 
