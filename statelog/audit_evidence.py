@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Final, Protocol
+from typing import Protocol
 
 from statelog import canonical, signing
 from statelog.audit_store import StoredEvidence
@@ -33,11 +33,6 @@ class EvidenceLog(Protocol):
         ...
 
 
-_NAMING: Final = frozenset(
-    {"node.approval", "authority.descriptor", "authority.members", "authority.recovery_intent"}
-)
-
-
 class PastSigners:
     """Everybody who could sign at some time of an authority log. Memory: its key sets, and a key a node."""
 
@@ -50,8 +45,6 @@ class PastSigners:
     def entry(self, entry: Entry, state: AuthorityState) -> None:
         """An accepted entry, and the state after it."""
         name, record = entry.kind.name, entry.record
-        if name not in _NAMING:
-            return
         if name == "node.approval":
             self._nodes.add(record["node_id"])
             self._keys[record["node_id"]] = bytes_of(record["public"])
