@@ -118,7 +118,7 @@ def test_entry_1_is_the_first_term(cluster: Cluster) -> None:
 def test_the_first_term_starts_at_the_root_of_size_1(start_size: int, root_of_size: int) -> None:
     cluster = Cluster("production", make_cluster().cluster_id, make_cluster().now)
     replay = replay_of(cluster)
-    good = cluster.first_term()
+    good = cluster.log_term(start_size=1)
     roots = [CompactRange().root(), replay.root()]
     root = encode_base64(roots[root_of_size])
     bad = cluster.sign({**good, "start_size": start_size, "start_root": root})

@@ -23,10 +23,9 @@ from statelog.io.witness_http import create_app
 from statelog.io.witnessing import WitnessHost as ServedWitness
 from statelog.signing import key_id_of, record_id_of
 from tests.support.aio import run, until
-from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
+from tests.support.authority import Cluster, make_cluster, signer
 from tests.support.https import https_served
 from tests.support.logs import ClusterEntries, WitnessHost, leases, new_store
-from tests.support.partitions import EMPTY_ROOT
 
 
 class Witnesses:
@@ -241,8 +240,7 @@ def test_after_a_fast_clock_nothing_is_added_and_nothing_is_lost(
             refused = await sequencing.submit(later)
             assert (refused.state, "SL-FUTURE" in refused.sentence) == ("unavailable", True)
             store = sequencing.sequencers.authority.store
-            record_id = record_id_of(decode(queued))
-            store.outbox_put(record_id, queued, cluster.now)
+            record_id = put(store, queued, cluster.now)
             errors = sequencing.counters["errors"]
             sequencing.wake()
             await until(lambda: sequencing.counters["errors"] > errors)
@@ -262,6 +260,13 @@ def test_after_a_fast_clock_nothing_is_added_and_nothing_is_lost(
     run(main)
 
 
+def put(store: Store, record: bytes, received_at: int) -> str:
+    """A record into the outbox; its id."""
+    record_id = record_id_of(decode(record))
+    store.outbox_put(record_id, record, received_at)
+    return record_id
+
+
 def test_a_log_that_waits_for_its_time_does_not_hold_up_the_outbox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,19 +278,17 @@ def test_a_log_that_waits_for_its_time_does_not_hold_up_the_outbox(
     async def main() -> None:
         async with host(tmp_path, clock=lambda: clock[0]) as (sequencing, _, cluster):
             store, log = sequencing.sequencers.authority.store, "routes-eu-1"
-            entries = [sequencer_entry("sequencer-1", "control-1", cluster.cluster_id)]
-            term = cluster.log_term(log, start_size=0, start_root=EMPTY_ROOT, sequencers=entries)
-            assert (await sequencing.submit(encode(term))).state == "pending"
+            term = encode(cluster.opening(log, "sequencer-1"))
+            assert (await sequencing.submit(term)).state == "pending"
             await sequencing.wait_final(cluster.log.size)
             leases_ = [encode(cluster.lease(f"eu-1/{n}", partition="eu-1")) for n in range(4)]
             sequencing.sequencers.of(log).submit(leases_.pop(), int(clock[0]) + 1_800)
             for n, lease in enumerate(leases_):
-                store.outbox_put(record_id_of(decode(lease)), lease, cluster.now - 10 + n)
-            good = encode(cluster.registry("web-admin"))
-            store.outbox_put(record_id_of(decode(good)), good, cluster.now)
+                put(store, lease, cluster.now - 10 + n)
+            good = put(store, encode(cluster.registry("web-admin")), cluster.now)
             sequencing.wake()
             await sequencing.wait_final(cluster.log.size + 1)
-            row = store.outbox_row(record_id_of(decode(good)))
+            row = store.outbox_row(good)
             assert row is not None
             assert (row.state, row.log_index) == ("final", cluster.log.size + 1)
             assert len(store.outbox_pending(9)) == 3
@@ -306,17 +309,14 @@ def test_what_waits_for_another_writer_does_not_hold_up_the_outbox(
     async def main() -> None:
         async with host(tmp_path) as (sequencing, _, cluster):
             store = sequencing.sequencers.authority.store
-            entries = [sequencer_entry("sequencer-eu", "control-1", cluster.cluster_id)]
-            term = cluster.log_term("routes-eu-1", start_size=0, start_root=EMPTY_ROOT, sequencers=entries)
-            assert (await sequencing.submit(encode(term))).state == "pending"
+            term = encode(cluster.opening("routes-eu-1", "sequencer-eu"))
+            assert (await sequencing.submit(term)).state == "pending"
             for n in range(5):
-                lease = cluster.lease(f"eu-1/{n}", partition="eu-1")
-                store.outbox_put(record_id_of(lease), encode(lease), cluster.now - 10 + n)
-            good = cluster.registry("web-admin")
-            store.outbox_put(record_id_of(good), encode(good), cluster.now)
+                put(store, encode(cluster.lease(f"eu-1/{n}", partition="eu-1")), cluster.now - 10 + n)
+            good = put(store, encode(cluster.registry("web-admin")), cluster.now)
             sequencing.wake()
             await sequencing.wait_final(cluster.log.size + 1)
-            row = store.outbox_row(record_id_of(good))
+            row = store.outbox_row(good)
             assert row is not None
             assert (row.state, row.log_index) == ("final", cluster.log.size + 1)
             assert len(store.outbox_pending(9)) == 5
