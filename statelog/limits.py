@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 DAY_S: Final = 86_400  # a unit, for the table below
-HOUR_S: Final = 3_600  # a unit
 
 # --- canonical bytes (docs/records/, "Canonical bytes") ---
 

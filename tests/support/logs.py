@@ -59,6 +59,13 @@ def cosigned(note: bytes, names: Iterable[str] = WITNESSES, at: int = 1_767_225_
     return parsed.with_signatures(lines).format()
 
 
+def outbox_state(store: Store, record_id: str) -> tuple[str, int | None, str | None]:
+    """(state, log index, code) of a record in the outbox."""
+    row = store.outbox_row(record_id)
+    assert row is not None
+    return row.state, row.log_index, row.code
+
+
 def new_store(where: Path | str, cluster: Cluster) -> tuple[sa.Engine, Sequencer]:
     """A store at a path, or a URL, that holds the whole log of `cluster`, written by its sequencer."""
     engine = open_database(f"sqlite:///{where}" if isinstance(where, Path) else where, create=True)
