@@ -22,11 +22,11 @@ from fabric.sync import (
     Stop,
     batches,
 )
-from statelog.checkpoint import cosign, sign_checkpoint
 from statelog.errors import Refused
 from statelog.note import Note, parse_note
 from statelog.replay import Replay
-from tests.support.authority import Cluster, make_cluster, signer
+from tests.support.authority import Cluster, make_cluster
+from tests.support.logs import cosigned, head_note
 
 # -- messages --
 
@@ -73,12 +73,8 @@ class Source:
         replay = Replay(self.cluster.anchor)
         for leaf in self.leaves[:size]:
             replay.append(leaf)
-        signed = parse_note(sign_checkpoint(replay.checkpoint(), signer(sequencer)))
-        lines = [
-            cosign(signed.text, f"witness-{n}.example", signer(f"witness-{n}"), self.cluster.now)
-            for n in witnesses
-        ]
-        return Head(signed.with_signatures(lines).format())
+        names = [f"witness-{n}" for n in witnesses]
+        return Head(cosigned(head_note(replay, sequencer), names, self.cluster.now))
 
 
 @pytest.fixture(scope="module")

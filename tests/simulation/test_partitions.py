@@ -33,7 +33,14 @@ from statelog.signing import encode_base64
 from statelog.state import Target
 from statelog.witness import encode_add_checkpoint
 from tests.support.authority import Cluster, make_cluster, node_id, sequencer_entry, signer
-from tests.support.logs import WITNESSES, MemorySource, WitnessHost, consistency, source_of
+from tests.support.logs import (
+    WITNESSES,
+    MemorySource,
+    WitnessHost,
+    consistency,
+    source_of,
+    with_lines,
+)
 from tests.support.partitions import ClusterFeed, Partition
 
 KEYS = ("sequencer-eu", "sequencer-2", "sequencer-3")
@@ -179,7 +186,7 @@ class World:
             if reply.status == 200:
                 lines += parse_signature_lines(reply.body)
         _, parsed = parse_signed_checkpoint(note)
-        whole = parsed.with_signatures(lines)
+        whole = with_lines(parsed, lines)
         if final_cosignatures(whole, writer.replay.state.witnesses).met:
             self._became_final(writer, size, whole.format())
 

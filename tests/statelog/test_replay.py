@@ -17,7 +17,13 @@ from statelog.merkle import CompactRange, inclusion_proof, leaf_hash, root_of, v
 from statelog.replay import Replay
 from statelog.signing import encode_base64, record_id_of
 from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
-from tests.support.logs import cosigned, head_note, leases, replay_of
+from tests.support.logs import (
+    cosigned,
+    head_note,
+    leases,
+    replay_of,
+    with_lines,
+)
 
 
 @pytest.fixture(scope="module")
@@ -378,7 +384,7 @@ def test_a_wrong_line_of_the_sequencer_spoils_the_head(cluster: Cluster) -> None
     other = replay_of(cluster, 5)
     _, stray = other.verify_head(head_note(other))
     with pytest.raises(Refused) as error:
-        replay.verify_head(parsed.with_signatures(stray.signatures).format())
+        replay.verify_head(with_lines(parsed, stray.signatures).format())
     assert error.value.code == "SL-CHECKPOINT"
 
 

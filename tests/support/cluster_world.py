@@ -47,6 +47,7 @@ from statelog.witness import (
     parse_size,
 )
 from tests.support.authority import Cluster, make_cluster, signer
+from tests.support.logs import with_lines
 
 HOUR_S = 3_600.0
 RETRY_S, PULL_S, COMPARE_S, FETCH_TIMEOUT_S, BARRED_S = 5.0, 20.0, 60.0, 8.0, 90.0
@@ -178,7 +179,7 @@ class SequencerActor(Actor):
         sets = needed_sets(self.replay.state, self.disk["final"], size)
         self.round = CosignRound(self.disk["notes"][size], sets)
         for line in self.disk["lines"].get(size, {}).values():
-            self.round.note = self.round.note.with_signatures(parse_signature_lines(line))
+            self.round.note = with_lines(self.round.note, parse_signature_lines(line))
         self.asking = set(WITNESSES)
         self.later(0.0, self._ask, size)
 
