@@ -56,9 +56,12 @@ class Witnesses:
 
 @asynccontextmanager
 async def host(
-    path: Path, remote: HttpsWitnesses | None = None, clock: Callable[[], float] = time.time
+    path: Path,
+    remote: HttpsWitnesses | None = None,
+    clock: Callable[[], float] = time.time,
+    cluster: Cluster | None = None,
 ) -> AsyncIterator[tuple[Sequencing, Witnesses, Cluster]]:
-    cluster = make_cluster(now=int(time.time()) - 1)
+    cluster = cluster or make_cluster(now=int(time.time()) - 1)
     engine, sequencer = new_store(path / "node.db", cluster)
     witnesses = Witnesses(cluster, clock)
     store = sequencer.store
@@ -106,7 +109,7 @@ def test_a_witness_with_an_address_is_asked_over_https(tmp_path: Path) -> None:
     )
 
     async def main(remote: HttpsWitnesses) -> None:
-        async with host(tmp_path, remote) as (sequencing, witnesses, _):
+        async with host(tmp_path, remote, cluster=cluster) as (sequencing, witnesses, _):
             witnesses.away = set(witnesses.names[:2])
             await sequencing.wait_final(cluster.log.size - 1)
             assert witnesses.asked[witnesses.names[0]] == 0
