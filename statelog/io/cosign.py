@@ -285,12 +285,10 @@ class _Collecting:
                 ) from error
             if status == protocol.OK:
                 return current.accept(witness, answer, self._clock())
-            if status == protocol.UNPROCESSABLE:
-                text = answer.decode("utf-8", "replace").strip()[:300]
-                raise _Unprocessable(Finding("SL-WITNESS", f"{witness.name} answered {status}", found=text))
             if status != protocol.CONFLICT:
                 text = answer.decode("utf-8", "replace").strip()[:300]
-                raise refuse("SL-WITNESS", f"{witness.name} answered {status}", found=text)
+                refusal = _Unprocessable if status == protocol.UNPROCESSABLE else Refused
+                raise refusal(Finding("SL-WITNESS", f"{witness.name} answered {status}", found=text))
             named = protocol.parse_size(answer)
             if named == size == current.checkpoint.size:
                 raise refuse(
