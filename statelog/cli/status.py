@@ -159,7 +159,7 @@ def _facts(log_: Opened) -> dict[str, Any]:
         "max_checkpoint_age_s": allowed,
         "stale": is_stale(fresh_at, allowed, at),
         **kept._asdict(),
-        "alarms": [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found],
+        "alarms": [{"code": one.code, "sentence": one.said} for one in found],
         "descriptor_epoch": state.descriptor.epoch,
         "descriptor_expires_at": format_time(state.descriptor.expires_at),
         "recovery": _recovery(state.recovery),
