@@ -60,7 +60,7 @@ def alarms_of(
             continue
         told = _alarms(connection, other, cluster, finality(connection, other, head, cluster, now), now)
         found += of_log(told, name)
-    return [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found]
+    return [{"code": one.code, "sentence": one.said} for one in found]
 
 
 def _alarms(

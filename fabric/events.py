@@ -173,7 +173,7 @@ class StreamReset(msgspec.Struct, frozen=True):
 
 
 class StreamWritable(msgspec.Struct, frozen=True, gc=False):
-    """A stream that was not `writable` is again."""
+    """A stream that had no `room` has some again."""
 
     stream_id: int
 

@@ -88,11 +88,6 @@ def auth_bytes(
     )
 
 
-def surviving_dialer(one: str, other: str) -> str:
-    """Of two sessions that two nodes dialed to each other at once, the one this node dialed stays."""
-    return min(one, other)
-
-
 class Handshake:
     """HELLO, AUTH and SESSION_READY of one end. Feed it the control lane's frames until `complete`.
 

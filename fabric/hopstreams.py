@@ -243,10 +243,6 @@ class HopStreams:
         if stream is not None and stream.queue.queued and not stream.closing:
             self._waiting(stream).wait(stream_id, full=True)
 
-    def writable(self, stream_id: int) -> bool:
-        """Whether a writer should send more now; if not, `StreamWritable` follows."""
-        return self.room(stream_id) > 0
-
     def send_data(
         self, now: float, stream_id: int, offset: int, flags: int, payload: bytes | memoryview
     ) -> None:

@@ -74,10 +74,6 @@ class MemoryBudget(Generic[S]):
             or (2 * self.total > self._process and self._above_share(mine))
         )
 
-    def held_by(self, peer: str) -> int:
-        """Bytes that a peer's streams hold."""
-        return self._by_peer.get(peer, 0)
-
     def _above_share(self, mine: int) -> bool:
         """Whether a peer that holds `mine` is above the level to which half of the process's budget fills all
         peers (max-min fairness): whoever holds less is not held up by those who hold more.

@@ -108,15 +108,10 @@ def _leased(lease: Lease, service: str, record: RegistryRecord | None) -> Route:
 
 
 def _direct(snapshot: Snapshot, record: RegistryRecord, me: str, service: str) -> list[Route]:
-    endpoints = [
-        e
-        for e in record.endpoints
-        if len(e.node_ids) == 1 and e.transport == "direct_quic" and not snapshot.revoked(e.node_ids[0])
-    ]
-    endpoints.sort(key=lambda e: (e.priority, -e.weight, e.endpoint_id))
     return [
         Route("direct", (me, e.node_ids[0]), service, endpoint=e, record_id=record.record_id)
-        for e in endpoints
+        for e in record.best_first
+        if len(e.node_ids) == 1 and e.transport == "direct_quic" and not snapshot.revoked(e.node_ids[0])
     ]
 
 

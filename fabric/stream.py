@@ -405,10 +405,6 @@ class EndToEnd:
             return None
         return self._deadline if self._hop is _Hop.BOUND else self._held_until
 
-    def unacknowledged_records(self) -> list[SendRecord]:
-        """Records the peer has not acknowledged, as they were sealed: what another hop stream would carry."""
-        return self._sender.kept()
-
     # -- the service above -----------------------------------------------------------------------------------
 
     def write(self, data: wire.Buffer) -> int:

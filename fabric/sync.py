@@ -269,11 +269,6 @@ class Sources:
         """The peer that entries come from."""
         return self._main
 
-    @property
-    def watched(self) -> tuple[str, ...]:
-        """The peers whose heads are watched."""
-        return tuple(self._watched)
-
     def up(self, now: float, peer: str, *, preferred: bool, shown: int = 0) -> list[Start | Stop]:
         """A session with a peer that serves the log is ready; it says that it has `shown` entries."""
         self._leave(peer)

@@ -313,11 +313,6 @@ class FrameDecoder:
         self._partial = bytearray()
         self._need = HEADER_BYTES
 
-    @property
-    def buffered(self) -> int:
-        """Bytes of an unfinished frame that are held."""
-        return len(self._partial)
-
     def feed(self, data: bytes | memoryview) -> list[Frame]:
         """Take the lane's next bytes, which must not change afterwards; return the frames they complete.
 

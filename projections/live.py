@@ -25,11 +25,6 @@ class LiveView:
         self.snapshot = (snapshot if snapshot is not None else Snapshot()).with_registry(self.book.views)
         self._ahead: dict[str, Mapping[str, Any]] = {}
 
-    @property
-    def unlogged_ids(self) -> frozenset[str]:
-        """Record ids of the revocations and fences that act ahead of the log."""
-        return frozenset(self._ahead)
-
     def logged(
         self, facts: Iterable[Fact], changes: Iterable[Change], size: int | None = None
     ) -> list[StatusChange]:

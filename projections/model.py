@@ -61,6 +61,11 @@ class RegistryRecord:
         return (self.epoch, self.issued_at, self.generation, -int(self.record_id, 16))
 
     @property
+    def best_first(self) -> list[Endpoint]:
+        """Its endpoints: lower priority first, then greater weight."""
+        return sorted(self.endpoints, key=lambda e: (e.priority, -e.weight, e.endpoint_id))
+
+    @property
     def unlogged(self) -> bool:
         """Whether the record acts ahead of the log."""
         return self.log_index is None

@@ -259,12 +259,6 @@ class RegistryBook:
         subjects = sorted({record.subject for record in gone})
         return [change for subject in subjects for change in self._derive(subject)]
 
-    def next_expiry(self) -> int | None:
-        """When `expired` has something to do, in Unix seconds; for the shell's timer."""
-        return min(
-            (r.expires_at for records in self._records.values() for r in records.values()), default=None
-        )
-
     def status(self, record_id: str) -> Status | None:
         """The record's status, None for one that is gone or was never known."""
         return self._statuses.get(record_id)
@@ -276,11 +270,6 @@ class RegistryBook:
     def view(self, subject: Subject) -> RegistryView:
         """Active, fallback and candidate records of a subject; empty when none is known."""
         return self.views.get(subject, RegistryView())
-
-    def restore_verified(self, verified_at: Iterable[tuple[str, int]]) -> None:
-        """What an earlier run of this node had proved, after its records were accepted again."""
-        for record_id, at in verified_at:
-            self.verified(record_id, at)
 
     def _forget(self, record_id: str) -> None:
         subject = self._subject_of.pop(record_id)

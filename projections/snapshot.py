@@ -20,7 +20,6 @@ from projections.cluster import TABLE as CLUSTER
 from projections.model import (
     Certificate,
     Cluster,
-    Endpoint,
     Fence,
     Lease,
     Node,
@@ -184,13 +183,6 @@ class Snapshot:
         known = [r for r in (view.active, *view.fallbacks) if r is not None and r.record_id in view.verified]
         return next((r for r in known if self._counts(r, now)), None)
 
-    def active_endpoints(
-        self, service: str, scope: str = "cluster", organization_id: str = "", *, now: float | None = None
-    ) -> tuple[Endpoint, ...]:
-        """Endpoints of the active record without revoked nodes: lower priority first, then greater weight."""
-        record = self.active(service, scope, organization_id, now=now)
-        return self._reachable(record) if record is not None else ()
-
     def fallback(
         self, service: str, scope: str = "cluster", organization_id: str = "", *, now: float | None = None
     ) -> tuple[RegistryRecord, ...]:
@@ -198,13 +190,6 @@ class Snapshot:
         view = self.registry_view(service, scope, organization_id)
         active = self.active(service, scope, organization_id, now=now)
         return tuple(r for r in view.fallbacks if r is not active and self._counts(r, now))
-
-    def fallback_endpoints(
-        self, service: str, scope: str = "cluster", organization_id: str = "", *, now: float | None = None
-    ) -> tuple[Endpoint, ...]:
-        """Endpoints of the fallbacks, best record first."""
-        records = self.fallback(service, scope, organization_id, now=now)
-        return tuple(endpoint for record in records for endpoint in self._reachable(record))
 
     def candidates(
         self, service: str, scope: str = "cluster", organization_id: str = "", *, now: float | None = None
@@ -218,10 +203,6 @@ class Snapshot:
         if item.bootstrap and self.cluster is not None and self.cluster.mode == "production":
             return False
         return now is None or item.expires_at > now
-
-    def _reachable(self, record: RegistryRecord) -> tuple[Endpoint, ...]:
-        usable = [e for e in record.endpoints if not any(self.revoked(node_id) for node_id in e.node_ids)]
-        return tuple(sorted(usable, key=lambda e: (e.priority, -e.weight, e.endpoint_id)))
 
     # -- nodes and roles -------------------------------------------------------------------------------------
 
@@ -251,10 +232,6 @@ class Snapshot:
     def has_role(self, node_id: str, role: str, now: float) -> bool:
         """Whether a certificate in force grants the node the role."""
         return any(certificate.role == role for certificate in self.roles_of(node_id, now))
-
-    def nodes_with_role(self, role: str, now: float) -> tuple[str, ...]:
-        """Ids of all nodes that hold the role at `now`, sorted."""
-        return tuple(sorted(node_id for node_id in self._roles_of if self.has_role(node_id, role, now)))
 
     def _in_force(self, certificate: Certificate, now: float) -> bool:
         """Unexpired and not revoked, and so up the delegation chain, whose holders must be approved too."""

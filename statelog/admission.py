@@ -196,8 +196,7 @@ def admit_node_signed(
 ) -> Admitted:
     """Judge a record that one approved node signs for itself and no log carries (``endpoint.candidates``).
 
-    Nothing is remembered of such records here: the caller keeps the latest per subject, by
-    `records.registry.precedence`.  Raises `Refused`.
+    Nothing is remembered of such records here: the caller keeps the latest per subject.  Raises `Refused`.
     """
     record, kind = _read(data, _node_signed)
     candidate = Candidate(record, data, kind, state, now, None, ahead_of_log=True, verify=verify_signatures)

@@ -42,9 +42,14 @@ class Finding:
 
     def __str__(self) -> str:
         where = f" at {self.path}" if self.path else ""
+        return f"{self.code}{where}: {self.said}"
+
+    @property
+    def said(self) -> str:
+        """The sentence, with what was expected and found: for where code and path stand beside it."""
         expected = f"; expected {self.expected}" if self.expected else ""
         found = f"; found {self.found}" if self.found else ""
-        return f"{self.code}{where}: {self.sentence}{expected}{found}"
+        return f"{self.sentence}{expected}{found}"
 
 
 # The order of the first block is the order in which admission checks (docs/records/, "Admission").

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 DAY_S: Final = 86_400  # a unit, for the table below
-HOUR_S: Final = 3_600  # a unit
 
 # --- canonical bytes (docs/records/, "Canonical bytes") ---
 
@@ -23,9 +22,7 @@ MAX_INTEGER: Final = 2**53 - 1  # RFC 8785: larger integers do not survive an IE
 MAX_CLUSTER_ID_CHARS: Final = 63  # fits a DNS label, so an origin can become a host name
 MAX_NAME_CHARS: Final = 128  # service, policy, organization, route and key names
 MAX_PARTITION_CHARS: Final = 48  # with a cluster id it leaves an origin and a folder name room to spare
-MAX_LOG_NAME_CHARS: Final = (
-    7 + MAX_PARTITION_CHARS
-)  # "routes-" and a partition: every one of them may get a log
+MAX_LOG_NAME_CHARS: Final = 7 + MAX_PARTITION_CHARS  # "routes-" and a partition: each of them may get a log
 MAX_TEXT_CHARS: Final = 512  # reasons and display names, read by people
 MAX_ADDRESS_CHARS: Final = 270  # "quic://" + a 253-character DNS name + ":65535", and a little
 MAX_ENDPOINT_ID_CHARS: Final = 200  # "<node_id>/via/<relay_id>/<n>" is 134 characters and a counter

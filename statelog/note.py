@@ -11,7 +11,6 @@ of an unknown key is kept, and ignored by everyone who checks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -131,12 +130,6 @@ class Note:
         """The note's bytes: text, an empty line, the signature lines."""
         return (self.text + "\n" + "".join(item.line() for item in self.signatures)).encode()
 
-    def with_signatures(self, more: Iterable[NoteSignature]) -> Note:
-        """The same note with further lines, those already there left out."""
-        known = list(self.signatures)
-        known.extend(item for item in more if item not in known)
-        return Note(self.text, tuple(known))
-
 
 def parse_signature_line(line: str) -> NoteSignature:
     """One line without its newline. Raises Refused SL-NOTE."""
@@ -206,24 +199,3 @@ def verify_line(text: str, line: NoteSignature, key: VerifierKey) -> bool:
         and line.is_by(key)
         and signing.verify(key.public, line.signature, text.encode())
     )
-
-
-def verify_note(note: Note, keys: Iterable[VerifierKey]) -> list[VerifierKey]:
-    """The Ed25519 keys of `keys` that signed the note, each once.
-
-    Lines of unknown keys are ignored. A line that names a known key and does not verify refuses the whole
-    note, and so does the absence of every known key (Refused SL-NOTE; C2SP signed-note, "Signatures").
-    """
-    known = list(keys)
-    signed: list[VerifierKey] = []
-    for line in note.signatures:
-        for key in known:
-            if not line.is_by(key):
-                continue
-            if not verify_line(note.text, line, key):
-                raise refuse("a signature of a known key does not verify", found=line.name)
-            if key not in signed:
-                signed.append(key)
-    if not signed:
-        raise refuse("no signature of a known key", expected=", ".join(sorted({key.name for key in known})))
-    return signed

@@ -35,11 +35,8 @@ class Release:
             for key, sha256 in last.artifacts.items():
                 if self.artifacts.get(key) != sha256:
                     sentence = "the version in force keeps its artifacts"
-                    expected, found = (
-                        f"{'/'.join(key)} {sha256}",
-                        self.artifacts.get(key, "nothing of that name"),
-                    )
-                    return Finding("SL-RELEASE", sentence, "artifacts", expected, found)
+                    found = self.artifacts.get(key, "nothing of that name")
+                    return Finding("SL-RELEASE", sentence, "artifacts", f"{'/'.join(key)} {sha256}", found)
         is_open = now < last.rollback_until
         if new < old and not (is_open and self.version in last.rollback_to):
             allowed = ", ".join(sorted(last.rollback_to)) if is_open else ""

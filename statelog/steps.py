@@ -131,8 +131,8 @@ class Candidate(Context):
         """Step 7: every signature is right, of a known key, and says who its key's issuer and role are."""
         new_keys = self.kind.new_keys(self.record)
         keys = {} if new_keys else self.state.keys
-        root = self.state.root_before(self.epoch) if self.kind is DESCRIPTOR else self.state.descriptor.root
-        if root is not self.state.descriptor.root:
+        root = self.state.root_before(self.epoch)
+        if self.kind is DESCRIPTOR and root is not self.state.descriptor.root:
             new_keys = {**root.by_id, **new_keys}
         for position, entry in enumerate(self.record["signatures"]):
             signed_as = key_id, role = _SIGNED_AS(entry)

@@ -147,20 +147,6 @@ def tile_path(level: int | Literal["entries"], index: int, width: int = TILE_WID
     return f"tile/{level}/{path}{partial}"
 
 
-def tiles_of(size: int) -> list[tuple[int, int, int]]:
-    """The rightmost tile of each level of a tree of `size` leaves, as (level, index, width), level 0 first.
-
-    All tiles left of these are full. Levels end where no complete subtree is left.
-    """
-    found = []
-    level, count = 0, size
-    while count > 0:
-        full, rest = divmod(count, TILE_WIDTH)
-        found.append((level, full, rest) if rest else (level, full - 1, TILE_WIDTH))
-        level, count = level + 1, full
-    return found
-
-
 def encode_logs(names: Iterable[str]) -> bytes:
     """The bytes of `logs`: the names of partitions' logs, ascending, one a line."""
     return "".join(f"{name}\n" for name in sorted(set(names))).encode()

@@ -396,18 +396,16 @@ class Witness:
         size = request.checkpoint.size
         if size < self.replay.first_checkpoint_size:
             raise _stop(UNPROCESSABLE, "SL-CHECKPOINT", "there is no checkpoint before the first term")
-        ahead, read = self._ahead, _Ahead(self.replay.copy(), self._now)
-        known = ahead is not None and read.replay.size < ahead.replay.size <= size and ahead.refused is None
-        if ahead is not None and known:
-            rules = (self.replay if self.replay.started else ahead.replay).state.descriptor
-            known = abs(self._now - ahead.since) <= rules.clock_skew_s
-        if ahead is not None and known:
-            read = replace(ahead, replay=ahead.replay.copy(), refused=None)
+        known = self._known_ahead(size)
+        if known is None:
+            read = _Ahead(self.replay.copy(), self._now)
+        else:
+            read = replace(known, replay=known.replay.copy())
         finding = yield from self._replay_to(request_id, read, size, when_absent)
         try:
             read.replay.check_head(request.checkpoint)
         except Refused as error:
-            if known:  # the source held another story when it was read
+            if known is not None:  # the source held another story when it was read
                 self._ahead = None
                 return (yield from self._candidate(request_id, request, when_absent))
             raise _Stop(UNPROCESSABLE, error.at(size - 1).finding) from error
@@ -416,13 +414,21 @@ class Witness:
             # source.
             raise _Stop(UNPROCESSABLE, finding)
         if read.dated is not None and not is_vouched_for(request.note, read.believed):
-            if known:  # or this witness's clock was wrong
+            if known is not None:  # or this witness's clock was wrong
                 self._ahead = None
                 return (yield from self._candidate(request_id, request, when_absent))
             raise _Stop(UNPROCESSABLE, read.dated)
         self._ahead = read
         _check_signed(request.note, read.replay)
         return read.replay
+
+    def _known_ahead(self, size: int) -> _Ahead | None:
+        """What was read on the way to `size`, if its dates were judged by about the same time."""
+        ahead = self._ahead
+        if ahead is None or ahead.refused is not None or not self.replay.size < ahead.replay.size <= size:
+            return None
+        rules = (self.replay if self.replay.started else ahead.replay).state.descriptor
+        return ahead if abs(self._now - ahead.since) <= rules.clock_skew_s else None
 
     def _fetch(self, request_id: int, start: int, end: int) -> Generator[_Ask, _Answer, Sequence[bytes]]:
         answer = yield Fetch(request_id, start, end)

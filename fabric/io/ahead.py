@@ -248,17 +248,6 @@ class RecordsAhead(ABC):
         """
         return self._outbox.read(known, lambda data: own in self.writers_of(data))
 
-    def outbox_state(self, record_id: str) -> tuple[str, int | None, str | None]:
-        """(state, log index, code) of a submitted record; state "" when it is not known here."""
-        row = self.store.outbox_row(record_id)
-        if row is None:
-            place = self.store.locate(record_id)
-            head = None if place is None else place[0].head()
-            if place is None or head is None or place[1] >= head.final_size:
-                return ("", None, None)
-            return ("final", place[1], None)
-        return (row.state, row.log_index, row.code)
-
     def submission_refused(self, record_id: str, code: str, sentence: str) -> bool:
         """The sequencer refused a forwarded record; whether it acts here ahead of the log.
 
@@ -272,9 +261,6 @@ class RecordsAhead(ABC):
     def unlogged(self) -> list[gossip.Item]:
         """The records that act ahead of the log, for gossip after a start."""
         return [held.item for held in self._ahead.values()]
-
-    def is_ahead(self, record_id: str) -> bool:
-        return record_id in self._ahead
 
     def _judge_again(self, connection: sa.Connection) -> list[tuple[str, str]]:
         """What acts ahead of the log and does not pass any more under the new head ends."""

@@ -94,10 +94,8 @@ class Desk:
 
 def as_candidate(record: RegistryRecord, *, urgent: bool) -> discovery.Candidate:
     """A registry record for the promoter, its endpoints best first."""
-    endpoints = sorted(record.endpoints, key=lambda e: (e.priority, -e.weight, e.endpoint_id))
-    return discovery.Candidate(
-        record.record_id, record.subject[0], tuple(endpoints), record.expires_at, urgent
-    )
+    endpoints = tuple(record.best_first)
+    return discovery.Candidate(record.record_id, record.subject[0], endpoints, record.expires_at, urgent)
 
 
 def _candidate(snapshot: Snapshot, record_id: str) -> RegistryRecord | None:

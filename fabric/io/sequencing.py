@@ -11,8 +11,7 @@ import contextlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 from fabric import limits
 from fabric.io.finalizing import Ask, Finalizing
@@ -156,18 +155,27 @@ class Sequencing(Host):
 
         What is written is made final also while nothing may be appended.
         """
-        done = True
-        for step in (self._drain, partial(self._cosign, wake)):
-            try:
-                done &= await step()
-            except (StatelogError, OSError) as error:
-                self.counters["errors"] += 1
-                _log.warning("sequencing waits: %s", error)
-                done = False
-        return done
+        drained = cosigned = False
+        with self._waits_where_it_fails():
+            await self._drain()
+            drained = True
+        with self._waits_where_it_fails():
+            cosigned = await self._cosign(wake)
+        return drained and cosigned
 
-    async def _drain(self) -> bool:
-        """Sequence what waits in the outbox; True. What belongs to another writer waits for `Forwarder`."""
+    @contextlib.contextmanager
+    def _waits_where_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except (StatelogError, OSError) as error:
+            self.counters["errors"] += 1
+            _log.warning("sequencing waits: %s", error)
+
+    async def _drain(self) -> None:
+        """Sequence what waits in the outbox. What belongs to another writer waits for `Forwarder`.
+
+        Raises ClockWrongError, once all else is done, for a log whose newest entry is dated too far ahead.
+        """
         store = self.sequencers.authority.store
         moved, page = False, store.outbox_pending(MAX_BATCH_RECORDS)
         early: ClockWrongError | None = None
@@ -200,7 +208,6 @@ class Sequencing(Host):
             ring(self._url)
         if early is not None:
             raise early
-        return True
 
     async def _cosign(self, wake: asyncio.Event) -> bool:
         """Make the newest head of each log that this key writes final; whether nothing is left to do now."""

@@ -170,10 +170,7 @@ def _unlogged(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _alarms(node: Node, now: float) -> list[dict[str, str | None]]:
-    return [
-        {"log": one.log, "code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")}
-        for one in node.update.alarms(now)
-    ]
+    return [{"log": one.log, "code": one.code, "sentence": one.said} for one in node.update.alarms(now)]
 
 
 def pressure(found: Pressure) -> dict[str, Any]:

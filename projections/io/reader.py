@@ -44,8 +44,3 @@ def read_live(engine: sa.Engine, now: float) -> LiveView:
         view.verified(record_id, verified_at)
     view.expired(now)
     return view
-
-
-def read_snapshot(engine: sa.Engine, now: float) -> Snapshot:
-    """One consistent view of all read models, with what acts ahead of the log."""
-    return read_live(engine, now).snapshot

@@ -13,7 +13,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from projections import cluster, fences, leases, members, nodes, policies, registry, roles
+from projections import registry
 from projections.all import TABLES
 from projections.base import Table
 from statelog.errors import SourceUnreadable
@@ -59,13 +59,6 @@ def _sql_table(table: Table) -> sa.Table:
 SQL_TABLES: dict[str, sa.Table] = {table.name: _sql_table(table) for table in TABLES}
 
 registry_record = SQL_TABLES[registry.TABLE.name]
-node = SQL_TABLES[nodes.TABLE.name]
-role_certificate = SQL_TABLES[roles.TABLE.name]
-route_fence = SQL_TABLES[fences.TABLE.name]
-route_lease = SQL_TABLES[leases.TABLE.name]
-policy = SQL_TABLES[policies.TABLE.name]
-members_row = SQL_TABLES[members.TABLE.name]
-cluster_row = SQL_TABLES[cluster.TABLE.name]
 
 registry_local = sa.Table(
     "registry_local",

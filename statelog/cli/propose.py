@@ -31,7 +31,7 @@ from statelog.errors import UsageError
 from statelog.io.files import write_new
 from statelog.records.base import Kind
 from statelog.risks import check_accepted
-from statelog.state import AUTHORITY_LOG
+from statelog.state import AUTHORITY_LOG, AuthorityState
 
 app = typer.Typer(no_args_is_help=True, help="Draft a record and write it as a request for signatures.")
 
@@ -139,7 +139,11 @@ def _propose(  # the common options, as they come
     write_new(path, ceremony.encode_request(request), 0o644)
     if output is Form.JSON:
         print_json(request_document(request, path, progress, Review(request, state, None).bootstrap))
-        return
+    else:
+        _print(request, path, progress, state)
+
+
+def _print(request: ceremony.Request, path: Path, progress: ceremony.Progress, state: AuthorityState) -> None:
     say(
         wording.headline(request.record),
         f"written    {path}",

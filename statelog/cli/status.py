@@ -24,11 +24,12 @@ from statelog.cli.common import (
 from statelog.cli.opened import Opened, opened
 from statelog.cli.requests import request_status
 from statelog.finality import final_cosignatures, freshness
+from statelog.findings import Finding
 from statelog.io.comparing import Relation, compare_log
 from statelog.io.sources import open_tiles
 from statelog.io.store import Store
 from statelog.limits import MAX_BATCH_RECORDS
-from statelog.state import AUTHORITY_LOG, PendingRecovery, Term, WitnessSet
+from statelog.state import AUTHORITY_LOG, AuthorityState, PendingRecovery, WitnessSet
 from statelog.times import format_time
 from statelog.wording import plain
 
@@ -137,17 +138,10 @@ def _facts(log_: Opened) -> dict[str, Any]:
     kept = log_.store.evidence_counts()
     allowed = state.descriptor.max_checkpoint_age_s
     found = alarms(final_size=head.final_size, fresh_at=fresh_at, max_age_s=allowed, now=at, **kept._asdict())
-    beside = _beside(log_, state.terms, state.witnesses, at)
-    for other in beside:
-        if other["final_size"]:  # an empty log has no head to grow old
-            told = alarms(
-                final_size=other["final_size"],
-                fresh_at=other["fresh_at"],
-                max_age_s=allowed,
-                now=at,
-                **log_.store.of(other["log"]).evidence_counts()._asdict(),
-            )
-            found += of_log(told, other["log"])
+    others = sorted(set(state.terms) - {log_.store.log}, key=lambda name: (name != AUTHORITY_LOG, name))
+    beside = [_beside(log_.store.of(name), state, at) for name in others]
+    for _, told in beside:
+        found += told
     return {
         "cluster_id": state.cluster_id,
         "origin": head.origin,
@@ -165,11 +159,11 @@ def _facts(log_: Opened) -> dict[str, Any]:
         "max_checkpoint_age_s": allowed,
         "stale": is_stale(fresh_at, allowed, at),
         **kept._asdict(),
-        "alarms": [{"code": one.code, "sentence": str(one).removeprefix(f"{one.code}: ")} for one in found],
+        "alarms": [{"code": one.code, "sentence": one.said} for one in found],
         "descriptor_epoch": state.descriptor.epoch,
         "descriptor_expires_at": format_time(state.descriptor.expires_at),
         "recovery": _recovery(state.recovery),
-        "logs": [{name: value for name, value in other.items() if name != "fresh_at"} for other in beside],
+        "logs": [shown for shown, _ in beside],
         "outbox": len(log_.store.outbox_pending(MAX_BATCH_RECORDS)),
     }
 
@@ -194,26 +188,24 @@ def _under_way(recovery: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _beside(log_: Opened, terms: Mapping[str, Term], witnesses: WitnessSet, now: int) -> list[dict[str, Any]]:
-    """The other logs of the cluster: those that terms have opened, held in this store or not."""
-    found = []
-    for name in sorted(set(terms) - {log_.store.log}, key=lambda name: (name != AUTHORITY_LOG, name)):
-        store = log_.store.of(name)
-        head = store.head()
-        sizes = (0, 0) if head is None else (head.size, head.final_size)
-        fresh_at = _fresh_at(store, sizes[1], witnesses)
-        found.append(
-            {
-                "log": name,
-                "held": head is not None,
-                "size": sizes[0],
-                "final_size": sizes[1],
-                "fresh_at": fresh_at,
-                "checkpoint_age_s": None if fresh_at is None else max(0, now - fresh_at),
-                "term": terms[name].term,
-            }
-        )
-    return found
+def _beside(store: Store, state: AuthorityState, now: int) -> tuple[dict[str, Any], list[Finding]]:
+    """Another log of the cluster, which a term has opened, held in this store or not; and its alarms."""
+    head = store.head()
+    size, final_size = (0, 0) if head is None else (head.size, head.final_size)
+    fresh_at = _fresh_at(store, final_size, state.witnesses)
+    shown = {
+        "log": store.log,
+        "held": head is not None,
+        "size": size,
+        "final_size": final_size,
+        "checkpoint_age_s": None if fresh_at is None else max(0, now - fresh_at),
+        "term": state.terms[store.log].term,
+    }
+    if not final_size:  # an empty log has no head to grow old
+        return shown, []
+    allowed, kept = state.descriptor.max_checkpoint_age_s, store.evidence_counts()
+    told = alarms(final_size=final_size, fresh_at=fresh_at, max_age_s=allowed, now=now, **kept._asdict())
+    return shown, of_log(told, store.log)
 
 
 def _fresh_at(store: Store, final_size: int, witnesses: WitnessSet) -> int | None:

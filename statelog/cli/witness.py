@@ -88,12 +88,7 @@ def serve(
                 witness = WitnessHost(anchor_of(root), name, signer, Store(memory), entries, time.time)
                 server, listener = https_server(create_app(witness), host, port, certificate, certificate_key)
                 with listener:
-                    try:
-                        state = await witness.load()
-                    except SourceUnreadable as error:
-                        note(f"{error}; answering 503 until that is mended")
-                    else:
-                        say(f"witness    {name} of {state.origin}, cosigned up to {state.size}")
+                    await _load(witness)
                     bound = listener.getsockname()
                     say(f"serves     https://{host}:{bound[1]}/add-checkpoint, certificate {certificate}")
                     sys.stdout.flush()
@@ -102,6 +97,16 @@ def serve(
 
         if not asyncio.run(run()):
             raise typer.Exit(1)
+
+
+async def _load(witness: WitnessHost) -> None:
+    """Catch up with the memory, and say where the witness stands."""
+    try:
+        state = await witness.load()
+    except SourceUnreadable as error:
+        note(f"{error}; answering 503 until that is mended")
+    else:
+        say(f"witness    {witness.name} of {state.origin}, cosigned up to {state.size}")
 
 
 def _set_up_logging(verbose: bool) -> None:

@@ -191,65 +191,138 @@ async def collect(
     Raises UsageError without a checkpoint or with a replay that is behind, SourceUnreadable when the store
     fails.
     """
-    collected, current = _begin(store, replay)
-    known = {one.witness_key_id for one in store.cosignatures(collected.size)}
-    asked = [one for one in current.witnesses() if refresh or one.key_id not in known]
-    lock = asyncio.Lock()
-    refusing = _Refusing(current)
-    answered: set[str] = set()
+    return await _Collecting(store, replay, ask, on_final, clock, refresh=refresh).run()
 
-    def enough() -> bool:
-        """Whether nobody needs to be waited for: also a refresh is for a quorum of each set."""
-        counts = ((one.threshold, sum(key.key_id in answered for key in one.keys)) for one in current.sets)
-        return collected.final and (not refresh or all(found >= needed for needed, found in counts))
 
-    def note_final() -> bool:
-        if current.final() and not collected.final:
-            store.set_final(collected.size, collected.root)
-            collected.final = True
-            if on_final is not None:
-                on_final(collected.size)
-        return collected.final
+class _Collecting:
+    """One call of `collect`, and what has come of it so far."""
 
-    async def one(witness: WitnessKey, *, again: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        replay: Replay,
+        ask: Ask,
+        on_final: Callable[[int], None] | None,
+        clock: Callable[[], float],
+        *,
+        refresh: bool,
+    ) -> None:
+        self._store = store
+        self._replay = replay
+        self._ask = ask
+        self._on_final = on_final
+        self._clock = clock
+        self._refresh = refresh
+        self._collected, self._round = _begin(store, replay)
+        self._lock = asyncio.Lock()
+        self._refusing = _Refusing(self._round)
+        self._answered: set[str] = set()
+
+    async def run(self) -> Collected:
+        known = {one.witness_key_id for one in self._store.cosignatures(self._collected.size)}
+        asked = [one for one in self._round.witnesses() if self._refresh or one.key_id not in known]
+        self._note_final()
+        tasks = {asyncio.ensure_future(self._one(witness)) for witness in asked}
+        led: set[asyncio.Task[None]] = set()
         try:
-            if again:
-                await _lead(store, replay, collected.size, witness, ask, clock)
-            cosignature = await _ask_one(store, current, witness, ask, clock)
-        except (Refused, UsageError) as error:
-            collected.failures[witness.name] = str(error)
-            if isinstance(error, _Unprocessable) and not again:
-                refusing.add(witness)
-            return
-        collected.failures.pop(witness.name, None)
-        async with lock:
-            await asyncio.to_thread(store.put_cosignatures, collected.size, [cosignature])
-            current.stored(cosignature)
-            answered.add(witness.key_id)
-            note_final()
+            while tasks:
+                longest = COSIGN_LEAD_S if tasks & led else COSIGN_STRAGGLER_S
+                grace = longest if self._enough() else None
+                done, tasks = await asyncio.wait(tasks, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                if not done:
+                    break
+                final = self._collected.final
+                due = self._refusing.due(final)
+                more = {asyncio.ensure_future(self._one(witness, lead=final)) for witness in due}
+                led |= more if final else set()
+                tasks |= more
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._collected.results = self._round.results()
+        return self._collected
 
-    note_final()
-    tasks = {asyncio.ensure_future(one(witness)) for witness in asked}
-    led: set[asyncio.Task[None]] = set()
-    try:
-        while tasks:
-            longest = COSIGN_LEAD_S if tasks & led else COSIGN_STRAGGLER_S
-            grace = longest if enough() else None
-            done, tasks = await asyncio.wait(tasks, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-            if not done:
-                break
-            again = collected.final
-            more = {asyncio.ensure_future(one(witness, again=again)) for witness in refusing.due(again)}
-            led |= more if again else set()
-            tasks |= more
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    collected.results = current.results()
-    return collected
+    def _enough(self) -> bool:
+        """Whether nobody needs to be waited for: also a refresh is for a quorum of each set."""
+        if not self._collected.final or not self._refresh:
+            return self._collected.final
+        return all(
+            sum(key.key_id in self._answered for key in one.keys) >= one.threshold for one in self._round.sets
+        )
+
+    def _note_final(self) -> None:
+        if self._round.final() and not self._collected.final:
+            self._store.set_final(self._collected.size, self._collected.root)
+            self._collected.final = True
+            if self._on_final is not None:
+                self._on_final(self._collected.size)
+
+    async def _one(self, witness: WitnessKey, *, lead: bool = False) -> None:
+        try:
+            if lead:
+                await self._lead(witness)
+            cosignature = await self._ask_one(self._round, witness)
+        except (Refused, UsageError) as error:
+            self._collected.failures[witness.name] = str(error)
+            if isinstance(error, _Unprocessable) and not lead:
+                self._refusing.add(witness)
+            return
+        self._collected.failures.pop(witness.name, None)
+        async with self._lock:
+            await asyncio.to_thread(self._store.put_cosignatures, self._collected.size, [cosignature])
+            self._round.stored(cosignature)
+            self._answered.add(witness.key_id)
+            self._note_final()
+
+    async def _lead(self, witness: WitnessKey) -> None:
+        """Have a witness cosign the final heads over changes of the witnesses that it missed, one by one:
+        each carries cosignatures of the set before it. What it answers shows when it is asked for the newest.
+        """
+        try:
+            passed = await asyncio.to_thread(_milestones, self._store, self._replay, self._collected.size)
+        except Refused:
+            return  # not all of them are in this store
+        known = await asyncio.to_thread(self._store.cosigned_size, witness.key_id)
+        for size, note in passed[:-1]:
+            if size > known:
+                with suppress(Refused):
+                    await self._ask_one(CosignRound(note.format(), ()), witness)
+
+    async def _ask_one(self, current: CosignRound, witness: WitnessKey) -> StoredCosignature:
+        """One witness's cosignature; a 409 is answered with the size that it named. Raises Refused when there
+        is none.
+        """
+        known = await asyncio.to_thread(self._store.cosigned_size, witness.key_id)
+        size = min(known, current.checkpoint.size)  # another replica may have had a newer head cosigned
+        for _ in range(COSIGN_ROUNDS):
+            body = await asyncio.to_thread(_request, self._store, current, size)
+            try:
+                status, answer = await self._ask(witness.name, body)
+            except Exception as error:
+                # Whatever the caller's transport raises means the same here: this witness is away.
+                raise refuse(
+                    "SL-WITNESS", f"{witness.name} did not answer", found=repr(error)[:200]
+                ) from error
+            if status == protocol.OK:
+                return current.accept(witness, answer, self._clock())
+            if status != protocol.CONFLICT:
+                text = answer.decode("utf-8", "replace").strip()[:300]
+                refusal = _Unprocessable if status == protocol.UNPROCESSABLE else Refused
+                raise refusal(Finding("SL-WITNESS", f"{witness.name} answered {status}", found=text))
+            named = protocol.parse_size(answer)
+            if named == size == current.checkpoint.size:
+                raise refuse(
+                    "SL-CONSISTENCY", f"{witness.name} has cosigned another head of this size", found=size
+                )
+            size = named
+            if size > current.checkpoint.size:
+                raise refuse("SL-WITNESS", f"{witness.name} has cosigned a larger head", found=size)
+        raise refuse(
+            "SL-WITNESS", f"{witness.name} keeps moving", expected=f"an answer in {COSIGN_ROUNDS} rounds"
+        )
 
 
 def _begin(store: Store, replay: Replay) -> tuple[Collected, CosignRound]:
@@ -265,69 +338,11 @@ def _begin(store: Store, replay: Replay) -> tuple[Collected, CosignRound]:
     return Collected(size, current.checkpoint.root, final=head.final_size >= size), current
 
 
-async def _lead(
-    store: Store,
-    replay: Replay,
-    final_size: int,
-    witness: WitnessKey,
-    ask: Ask,
-    clock: Callable[[], float],
-) -> None:
-    """Have a witness cosign the final heads over changes of the witnesses that it missed, one by one: each of
-    them carries cosignatures of the set before it. What it answers shows when it is asked for the newest.
-    """
-    try:
-        passed = await asyncio.to_thread(_milestones, store, replay, final_size)
-    except Refused:
-        return  # not all of them are in this store
-    known = await asyncio.to_thread(store.cosigned_size, witness.key_id)
-    for size, note in passed[:-1]:
-        if size > known:
-            with suppress(Refused):
-                await _ask_one(store, CosignRound(note.format(), ()), witness, ask, clock)
-
-
 def _milestones(store: Store, replay: Replay, final_size: int) -> list[tuple[int, Note]]:
     def heads(start: int) -> Iterator[tuple[int, Note]]:
         return ((size, parse_signed_checkpoint(data)[1]) for size, data in store.checkpoints(start))
 
     return milestones(replay.state, heads, final_size)
-
-
-async def _ask_one(
-    store: Store, current: CosignRound, witness: WitnessKey, ask: Ask, clock: Callable[[], float]
-) -> StoredCosignature:
-    """One witness's cosignature; a 409 is answered with the size that it named. Raises Refused when there is
-    none.
-    """
-    known = await asyncio.to_thread(store.cosigned_size, witness.key_id)
-    size = min(known, current.checkpoint.size)  # another replica may have had a newer head cosigned
-    for _ in range(COSIGN_ROUNDS):
-        body = await asyncio.to_thread(_request, store, current, size)
-        try:
-            status, answer = await ask(witness.name, body)
-        except Exception as error:
-            # Whatever the caller's transport raises means the same here: this witness is away.
-            raise refuse("SL-WITNESS", f"{witness.name} did not answer", found=repr(error)[:200]) from error
-        if status == protocol.OK:
-            return current.accept(witness, answer, clock())
-        if status == protocol.UNPROCESSABLE:
-            text = answer.decode("utf-8", "replace").strip()[:300]
-            raise _Unprocessable(Finding("SL-WITNESS", f"{witness.name} answered {status}", found=text))
-        if status != protocol.CONFLICT:
-            text = answer.decode("utf-8", "replace").strip()[:300]
-            raise refuse("SL-WITNESS", f"{witness.name} answered {status}", found=text)
-        named = protocol.parse_size(answer)
-        if named == size == current.checkpoint.size:
-            raise refuse(
-                "SL-CONSISTENCY", f"{witness.name} has cosigned another head of this size", found=size
-            )
-        size = named
-        if size > current.checkpoint.size:
-            raise refuse("SL-WITNESS", f"{witness.name} has cosigned a larger head", found=size)
-    raise refuse(
-        "SL-WITNESS", f"{witness.name} keeps moving", expected=f"an answer in {COSIGN_ROUNDS} rounds"
-    )
 
 
 def _request(store: Store, current: CosignRound, size: int) -> bytes:

@@ -44,6 +44,16 @@ class EntrySource(Protocol):
         ...
 
 
+def leaves_of(source: EntrySource, start: int, end: int) -> Iterator[bytes]:
+    """The leaves start … end - 1, a batch in memory at a time. Raises SourceUnreadable where they run out."""
+    while start < end:
+        read = source.read(start, min(end, start + STORE_BATCH_ENTRIES))
+        if not read:
+            raise SourceUnreadable(f"the source ends at {start}, before entry {end - 1}")
+        yield from read
+        start += len(read)
+
+
 class StoreEntries:
     """The log in a database, not-final entries included."""
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from statelog.errors import Refused, SourceUnreadable
 from statelog.finality import finality, is_final, needed_sets
-from statelog.io.entries import EntrySource
-from statelog.limits import HASH_BYTES, STORE_BATCH_ENTRIES
+from statelog.io.entries import EntrySource, leaves_of
+from statelog.limits import HASH_BYTES
 from statelog.merkle import leaf_hash
 from statelog.replay import Replay
 
@@ -40,15 +40,10 @@ class FollowedAuthority:
 
     def leaves(self, start: int, end: int) -> Iterator[bytes]:
         """The leaves start … end - 1, read again. Raises SourceUnreadable when they are others by now."""
-        while start < end:
-            read = self._source.read(start, min(end, start + STORE_BATCH_ENTRIES))
-            if not read:
-                raise SourceUnreadable(f"the source ends at {start}, and was longer before")
-            for leaf in read:
-                if leaf_hash(leaf) != self._hashes[start * HASH_BYTES : (start + 1) * HASH_BYTES]:
-                    raise SourceUnreadable(f"the source has another entry {start} than before")
-                yield leaf
-                start += 1
+        for index, leaf in enumerate(leaves_of(self._source, start, end), start):
+            if leaf_hash(leaf) != self._hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]:
+                raise SourceUnreadable(f"the source has another entry {index} than before")
+            yield leaf
 
     def catch_up(self, cosigned: tuple[int, bytes] | None = None) -> None:
         """Take over what is final by now: the new entries, each judged, and one verification a cosignature.
@@ -82,14 +77,8 @@ class FollowedAuthority:
         self, size: int, replay: Replay, hashes: bytearray, trusted: tuple[int, bytes] | None
     ) -> None:
         known = 0 if trusted is None else trusted[0]
-        while replay.size < size:
-            read = self._source.read(replay.size, min(size, replay.size + STORE_BATCH_ENTRIES))
-            if not read:
-                raise SourceUnreadable(f"the source ends at {replay.size}, before its head of {size}")
-            for leaf in read:
-                entry = replay.append(leaf, verify_signatures=replay.size >= known)
-                hashes += entry.leaf_hash
-                if trusted is not None and replay.size == known and replay.root() != trusted[1]:
-                    raise SourceUnreadable(
-                        "the source does not hold the entries that this witness has cosigned"
-                    )
+        for leaf in leaves_of(self._source, replay.size, size):
+            entry = replay.append(leaf, verify_signatures=replay.size >= known)
+            hashes += entry.leaf_hash
+            if trusted is not None and replay.size == known and replay.root() != trusted[1]:
+                raise SourceUnreadable("the source does not hold the entries that this witness has cosigned")

@@ -109,10 +109,12 @@ class HttpsSite:
             raise SourceUnreadable(f"{url} is encoded as {coding[:40]!r}, which was not asked for")
         pieces = _InPieces(max_bytes, gzip=coding == "gzip")
         async for chunk in answer.aiter_raw():
-            if pieces.fault(chunk):
+            pieces.add(chunk)
+            if pieces.fault:
                 break  # and raised from outside, so that no traceback keeps half an answer
-        if fault := pieces.fault():
-            raise SourceUnreadable(f"{url} {fault}")
+        pieces.end()
+        if pieces.fault:
+            raise SourceUnreadable(f"{url} {pieces.fault}")
         return bytes(pieces.body)
 
     async def aclose(self) -> None:
@@ -136,30 +138,27 @@ class _InPieces:
         self._max_bytes = max_bytes
         self._unpack = zlib.decompressobj(_GZIP_WINDOW) if gzip else None
         self._arrived = 0
-        self._fault = ""
+        self.fault = ""
+        """What is wrong with it, if anything."""
 
-    def fault(self, chunk: bytes | None = None) -> str:
-        """What is wrong with the body so far and this piece of it, or without one with the whole; "" if
-        nothing.
-        """
-        if chunk is not None:
-            self._fault = self._fault or self._add(chunk)
-        elif not self._fault and self._unpack is not None and not self._unpack.eof:
-            self._fault = "ends in the middle of its gzip"
-        return self._fault
+    def end(self) -> None:
+        """There are no more pieces."""
+        if not self.fault and self._unpack is not None and not self._unpack.eof:
+            self.fault = "ends in the middle of its gzip"
 
-    def _add(self, chunk: bytes) -> str:
+    def add(self, chunk: bytes) -> None:
+        """The next piece; none after a fault."""
         room = self._max_bytes + 1 - len(self.body)
         self._arrived += len(chunk)
         try:
             self.body += chunk[:room] if self._unpack is None else self._unpack.decompress(chunk, room)
         except zlib.error:
-            return "is not the gzip that it says it is"
+            self.fault = "is not the gzip that it says it is"
+            return
         if len(self.body) > self._max_bytes or self._arrived > self._max_bytes + HTTPS_WASTE_BYTES:
-            return f"answered more than {self._max_bytes} bytes"
-        if self._unpack is not None and self._unpack.unused_data:
-            return "goes on after its gzip"
-        return ""
+            self.fault = f"answered more than {self._max_bytes} bytes"
+        elif self._unpack is not None and self._unpack.unused_data:
+            self.fault = "goes on after its gzip"
 
 
 class Waiting:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from statelog import witness as protocol
 from statelog.errors import Refused, SourceUnreadable
-from statelog.io.entries import EntrySource
+from statelog.io.entries import EntrySource, leaves_of
 from statelog.io.following import FollowedAuthority
 from statelog.io.store import Store
 from statelog.limits import MAX_WITNESS_QUEUE, STORE_BATCH_ENTRIES
@@ -172,19 +172,16 @@ class WitnessHost:
 
     async def _follow(self, replay: Replay, size: int, source: EntrySource) -> None:
         while replay.size < size:
-            end = min(size, replay.size + STORE_BATCH_ENTRIES)
-            leaves = await asyncio.to_thread(source.read, replay.size, end)
-            if not leaves:
-                raise SourceUnreadable(f"the source ends at {replay.size}, before entry {size - 1}")
-            try:
-                await asyncio.to_thread(_append, replay, leaves)
-            except Refused as error:
-                raise SourceUnreadable(f"the source holds another log: {error.finding}") from error
+            end = min(size, replay.size + STORE_BATCH_ENTRIES)  # no thread is at work long after a cancel
+            await asyncio.to_thread(_append, replay, source, end)
 
 
-def _append(replay: Replay, leaves: list[bytes]) -> None:
-    for leaf in leaves:
-        replay.append(leaf, verify_signatures=False)
+def _append(replay: Replay, source: EntrySource, end: int) -> None:
+    try:
+        for leaf in leaves_of(source, replay.size, end):
+            replay.append(leaf, verify_signatures=False)
+    except Refused as error:
+        raise SourceUnreadable(f"the source holds another log: {error.finding}") from error
 
 
 def _unavailable(sentence: str) -> Reply:

@@ -119,9 +119,7 @@ class Kind(ABC):
     logged: ClassVar[bool] = True  # False: signed by one node, never in a log
     acts_unlogged: ClassVar[bool] = False  # has effect before a log carries it
     outlives_descriptor: ClassVar[bool] = False  # admitted after the descriptor in force expired
-    ends_with_its_time: ClassVar[bool] = (
-        False  # one that has expired has no effect on anything but its subject
-    )
+    ends_with_its_time: ClassVar[bool] = False  # once expired it has no effect on anything but its subject
     new_role: ClassVar[str] = ROOT  # in which the keys of `new_keys` sign
     free_form: ClassVar[bool] = False  # holds objects whose values the form does not check one by one
 

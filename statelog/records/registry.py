@@ -89,12 +89,3 @@ def distinct_endpoints(record: Record, where: str) -> Fault | None:
     """Each endpoint id once: probes and health are kept by it."""
     ids = [endpoint["endpoint_id"] for endpoint in record[where]]
     return fault("distinct endpoint ids", ids).under(where) if len(set(ids)) != len(ids) else None
-
-
-def precedence(record: Record, record_id: str) -> tuple[int, str, int, int]:
-    """The order of records that no log has ordered: of two, the one with the greater value prevails.
-
-    Epoch, then ``issued_at``, then ``generation`` as an integer (absent sorts first), then the lower record
-    id.  Times of the fixed form sort as text.
-    """
-    return (record["epoch"], record["issued_at"], record.get("generation", -1), -int(record_id, 16))

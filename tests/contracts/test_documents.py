@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,21 @@ from tests.contracts.test_tidy import ROOT, tracked
 
 APPS = {"statelog": statelog, "fabric": fabric, "control-api": control_api}
 HERE = Path(__file__)  # its own examples name what is not there
-FOLDERS = ("docs", "ops", "tests", "statelog", "fabric", "projections", "control_api", "migrations", "bench")
+FOLDERS = ("docs", "ops", "tests", "statelog", "fabric", "projections", "control_api", "migrations")
 # A path as text names it: from a folder of this tree on, without what a pattern or an example leaves open.
 NAMED = re.compile(rf"(?<![\w/.:~-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/](?![\w*<…{{])")
 LINKED = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)(?:#[^)\s]*)?\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^(```|~~~)")
-ELLIPSIS = re.compile(r"…|\.\.\.")
 
 
 def documents() -> Iterator[Path]:
     return (path for path in tracked() if path.suffix == ".md" and path.name != "CHANGELOG.md")
+
+
+def assert_sound(paths: Iterable[Path], faults_in: Callable[[Path], Iterable[str]]) -> None:
+    found = [f"{path.relative_to(ROOT)}: {one}" for path in paths for one in faults_in(path)]
+    assert not found, "\n".join(found)
 
 
 # --- files ---
@@ -53,24 +57,13 @@ def is_there(name: str) -> bool:
 
 
 def test_files_that_documents_name_exist() -> None:
-    found = [
-        f"{path.relative_to(ROOT)}: {one}"
-        for path in documents()
-        for one in missing_files(path.read_text(), path.parent)
-    ]
-    assert not found, "\n".join(found)
+    assert_sound(documents(), lambda path: missing_files(path.read_text(), path.parent))
 
 
 def test_documents_that_code_names_exist() -> None:
     named = re.compile(r"(?<![\w/.])docs/[\w./-]*\w")
-    found = [
-        f"{path.relative_to(ROOT)}: {one}"
-        for path in tracked()
-        if path.suffix in {".py", ".toml", ".html", ".js"} and path != HERE
-        for one in named.findall(path.read_text())
-        if not is_there(one)
-    ]
-    assert not found, "\n".join(found)
+    code = (path for path in tracked() if path.suffix in {".py", ".toml", ".html", ".js"} and path != HERE)
+    assert_sound(code, lambda path: (one for one in named.findall(path.read_text()) if not is_there(one)))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +99,11 @@ def commands_in(text: str) -> Iterator[str]:
                     yield words
 
 
-def faults_of(command: str) -> str:
+def faults_of(commands: Iterable[str]) -> list[str]:
+    return [fault for one in commands if (fault := fault_of(one))]
+
+
+def fault_of(command: str) -> str:
     """What of a command does not exist, "" if all of it does."""
     try:
         name, *words = shlex.split(command)
@@ -137,26 +134,14 @@ def tree(name: str) -> Any:
 
 
 def test_commands_that_documents_name_exist() -> None:
-    found = [
-        f"{path.relative_to(ROOT)}: {fault}"
-        for path in documents()
-        for command in commands_in(path.read_text())
-        if (fault := faults_of(command))
-    ]
-    assert not found, "\n".join(found)
+    assert_sound(documents(), lambda path: faults_of(commands_in(path.read_text())))
 
 
 def test_commands_that_messages_name_exist() -> None:
     """`statelog show` in what a program says: between backticks, in Python."""
     spans = re.compile(r"`((?:statelog|fabric|control-api) [a-z][^`\n{}]*)`")
-    found = [
-        f"{path.relative_to(ROOT)}: {fault}"
-        for path in tracked()
-        if path.suffix == ".py" and path != HERE
-        for command in spans.findall(path.read_text())
-        if (fault := faults_of(command))
-    ]
-    assert not found, "\n".join(found)
+    code = (path for path in tracked() if path.suffix == ".py" and path != HERE)
+    assert_sound(code, lambda path: faults_of(spans.findall(path.read_text())))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +157,7 @@ def test_commands_that_messages_name_exist() -> None:
     ],
 )
 def test_the_command_check_sees(text: str, faults: int) -> None:
-    assert sum(bool(faults_of(one)) for one in commands_in(text)) == faults
+    assert len(faults_of(commands_in(text))) == faults
 
 
 # --- methods ---

@@ -12,9 +12,8 @@ from statelog.rollback import Rollback
 from statelog.tilelog import tile_logs
 from statelog.tiles import encode_sizes, history_path, tiles_between
 from tests.control_api.replica import WITNESSES, Replica, get, play, post
-from tests.support.authority import node_id, sequencer_entry
+from tests.support.authority import node_id
 from tests.support.logs import finalize
-from tests.support.partitions import EMPTY_ROOT
 from tests.support.tiles import OTHERS, MemoryResources
 
 LOG = "routes-eu-1"
@@ -22,10 +21,7 @@ LOG = "routes-eu-1"
 
 def opened(replica: Replica, key: str) -> None:
     """A term that opens the partition's log for a sequencer key, final."""
-    cluster = replica.cluster
-    entry = sequencer_entry(key, "control-1", cluster.cluster_id)
-    term = cluster.log_term(LOG, start_size=0, start_root=EMPTY_ROOT, sequencers=[entry])
-    replica.sequence(term)
+    replica.sequence(replica.cluster.opening(LOG, key))
     replica.finalize()
 
 

@@ -119,7 +119,7 @@ def test_half_a_frame_on_every_lane_holds_little_and_nobody_else_up() -> None:
     lanes = [LaneKey(TrafficClass.BULK, shard) for shard in range(limits.LANE_SHARDS)]
     for lane in lanes:
         assert raw.send(head, lane) == []
-    held = sum(reader._frames.buffered for reader in listener._readers.values())
+    held = sum(len(reader._frames._partial) for reader in listener._readers.values())
     assert held <= limits.SESSION_LANES * (limits.FRAME_BODY_BYTES + wire.HEADER_BYTES)
     assert opened(raw.send(wire.encode_map(DIRECT_OPEN, 2), LANE)) == [2]
 

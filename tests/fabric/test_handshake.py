@@ -10,7 +10,7 @@ import pytest
 
 from fabric import wire
 from fabric.errors import SessionError, WireError
-from fabric.handshake import Handshake, Side, auth_bytes, surviving_dialer
+from fabric.handshake import Handshake, Side, auth_bytes
 from fabric.identity import NodeIdentity
 from fabric.wire import Auth, Frame, FrameDecoder, Hello
 from statelog.signing import verify
@@ -215,7 +215,3 @@ def test_golden_transcript() -> None:
     assert signed.startswith(b"DSSEv1 47 application/vnd.rap.fabric.session.auth.v1+json ")
     assert sha256(hellos[0]).hexdigest().encode() in signed
     assert verify(one.public, bytes.fromhex(golden["signature"]), signed)
-
-
-def test_of_two_dials_the_lower_node_ids_stays() -> None:
-    assert surviving_dialer("aa", "bb") == "aa" == surviving_dialer("bb", "aa")

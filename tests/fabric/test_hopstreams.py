@@ -445,7 +445,7 @@ def test_a_writer_is_held_back_and_called() -> None:
     net, dialer, raw, stream_id = opening()
     raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
     assert dialer.room(stream_id) == limits.STREAM_QUEUE_BYTES
-    while dialer.writable(stream_id):
+    while dialer.room(stream_id):
         dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
     assert dialer.room(stream_id) == 0
     dialer.outgoing(net.now, lambda _lane: 70_000)
@@ -492,7 +492,7 @@ def test_what_waits_for_its_own_credit_leaves_room_for_others() -> None:
     for stream_id in opens:
         raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
     for stream_id in [*opens[:-1], *opens[:-1]]:
-        while dialer.writable(stream_id):
+        while dialer.room(stream_id):
             dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
         dialer.outgoing(net.now, lambda _lane: PLENTY)
     scheduler = dialer.scheduler
@@ -513,8 +513,8 @@ def test_full_queues_of_bulk_leave_room_for_interactive() -> None:
     interactive = dialer.open_stream(net.now, urgent)
     for stream_id in opens:
         raw.send(wire.encode_map(ACCEPTED, stream_id), LANE)
-        while dialer.writable(stream_id):
+        while dialer.room(stream_id):
             dialer.send_data(net.now, stream_id, 0, 0, bytes(60_000))
     assert dialer.scheduler.queued > limits.SESSION_QUEUE_BYTES
-    assert not dialer.writable(opens[-1])
-    assert dialer.writable(interactive)
+    assert not dialer.room(opens[-1])
+    assert dialer.room(interactive)

@@ -196,15 +196,7 @@ def test_filled_and_closed_again_and_again_streams_fill_the_budget(
 
 def datagrams(chain: Chain, count: int) -> None:
     """That many of 1,000 bytes from host 1, on a stream in datagram mode that is stuck at the relay."""
-    stream = chain.host(1).open(
-        chain.links[0][0],
-        "echo",
-        TrafficClass.RELIABLE,
-        to=chain.host(3),
-        route=RouteRef(route_id="r", epoch=3, position=1),
-        mode=Mode.DATAGRAM,
-    )
-    chain.net.run()
+    stream = chain.open(mode=Mode.DATAGRAM)
     blocked(chain, chain.links[1][0])
     for number in range(count):
         stream.session.send_datagram(chain.net.now, stream.stream_id, number, 0, bytes(1000))
@@ -278,13 +270,7 @@ def test_a_client_that_opens_and_resets_without_end_costs_others_nothing() -> No
     chain = Chain()
     other, far = chain.opened()
     for _ in range(200):
-        stream = chain.host(1).open(
-            chain.links[0][0],
-            "echo",
-            TrafficClass.BULK,
-            to=chain.host(3),
-            route=RouteRef(route_id="r", epoch=3, position=1),
-        )
+        stream = chain.ask(TrafficClass.BULK)
         stream.session.reset_stream(chain.net.now, stream.stream_id, "cancelled")
         chain.net.now += 0.01
         chain.net.run()

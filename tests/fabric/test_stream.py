@@ -271,9 +271,9 @@ def test_unacknowledged_records_are_kept_as_they_were_sealed() -> None:
     ends = Ends().confirmed()
     ends.one.write(bytes(100_000))
     sent = records(ends.one)
-    assert ends.one.unacknowledged_records() == sent
+    assert ends.one._sender.kept() == sent
     ends.one.handle(0.0, HopAck(65_536, 1 << 20))
-    assert ends.one.unacknowledged_records() == sent[1:]
+    assert ends.one._sender.kept() == sent[1:]
 
 
 # -- what a relay or the network may do ------------------------------------------------------------------

@@ -22,11 +22,11 @@ from fabric.sync import (
     Stop,
     batches,
 )
-from statelog.checkpoint import cosign, sign_checkpoint
 from statelog.errors import Refused
 from statelog.note import Note, parse_note
 from statelog.replay import Replay
-from tests.support.authority import Cluster, make_cluster, signer
+from tests.support.authority import Cluster, make_cluster
+from tests.support.logs import cosigned, head_note
 
 # -- messages --
 
@@ -73,12 +73,8 @@ class Source:
         replay = Replay(self.cluster.anchor)
         for leaf in self.leaves[:size]:
             replay.append(leaf)
-        signed = parse_note(sign_checkpoint(replay.checkpoint(), signer(sequencer)))
-        lines = [
-            cosign(signed.text, f"witness-{n}.example", signer(f"witness-{n}"), self.cluster.now)
-            for n in witnesses
-        ]
-        return Head(signed.with_signatures(lines).format())
+        names = [f"witness-{n}" for n in witnesses]
+        return Head(cosigned(head_note(replay, sequencer), names, self.cluster.now))
 
 
 @pytest.fixture(scope="module")
@@ -232,14 +228,14 @@ def test_the_first_peer_is_followed_and_the_others_watched() -> None:
         Start("b", entries=False),
         Start("c", entries=False),
     ]
-    assert (made.main, made.watched) == ("a", ("b", "c"))
+    assert (made.main, list(made._watched)) == ("a", ["b", "c"])
     assert made.deadline() is None or made.deadline() == 0.0
 
 
 def test_watched_peers_are_bounded() -> None:
     made = Sources(random.Random(1))
     up(made, *(str(i) for i in range(30)))
-    assert len(made.watched) == limits.SYNC_WATCHED
+    assert len(made._watched) == limits.SYNC_WATCHED
 
 
 def test_when_the_followed_peer_goes_another_takes_its_place_at_once() -> None:
@@ -256,7 +252,7 @@ def test_a_sequencer_is_preferred_whenever_it_comes() -> None:
     assert made.main == "seq"
     assert Stop("a") in effects
     assert Start("seq", entries=True) in effects
-    assert made.watched == ("a",)
+    assert list(made._watched) == ["a"]
 
 
 def test_a_failed_source_is_left_for_a_growing_while() -> None:

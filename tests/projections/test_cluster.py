@@ -40,7 +40,7 @@ class TestCluster:
                 snapshot.has_role(hexid("a"), "relay", NOW),
                 snapshot.lease("r1") is not None,
                 snapshot.policy("p") is not None,
-                bool(snapshot.active_endpoints("control-api")),
+                snapshot.active("control-api") is not None,
             ]
 
         assert counts(farm.view.snapshot) == [True] * 5

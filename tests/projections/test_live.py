@@ -17,13 +17,13 @@ class TestAheadOfTheLog:
         farm.view.unlogged(fence, fence_id)
         assert farm.view.snapshot.lease("r1") is None
         assert not farm.view.snapshot.leases["r1"].ended_by, "rows come from the log only"
-        assert farm.view.unlogged_ids == {fence_id}
+        assert farm.view._ahead.keys() == {fence_id}
         farm.view.refused(fence_id)
         assert farm.view.snapshot.lease("r1") is not None
         farm.view.unlogged(fence, fence_id)
         snapshot = farm.log(fence)
         assert snapshot.lease("r1") is None
-        assert farm.view.unlogged_ids == frozenset()
+        assert not farm.view._ahead
         assert snapshot.leases["r1"].ended_by == fence_id
 
     def test_an_unlogged_fence_spares_a_copy_issued_after_it(self, farm: Farm) -> None:
@@ -65,6 +65,6 @@ def test_a_live_view_restored_from_a_book_goes_on(farm: Farm) -> None:
     for view in farm.view.snapshot.registry.values():
         for known in view.candidates:
             book.accepted(known, known.record_id, known.log_index)
-    book.restore_verified([(facts.id_of(record), NOW)])
+    book.verified(facts.id_of(record), NOW)
     restored = LiveView(farm.view.snapshot, book)
     assert restored.snapshot.active("control-api") is not None

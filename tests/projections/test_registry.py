@@ -86,7 +86,6 @@ class TestStatus:
         book.verified(old.record_id, T0)
         book.verified(new.record_id, T0)
         assert book.view(SUBJECT).fallbacks == (old, unproved), "a proved fallback comes first, though older"
-        assert book.next_expiry() == T0 + 50
         book.expired(T0 + 50)
         assert picture(book, old=old, new=new, unproved=unproved) == {
             "old": "active",

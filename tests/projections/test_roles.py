@@ -19,7 +19,6 @@ class TestRoles:
         assert not snapshot.has_role(hexid("relay-1"), "exit", NOW)
         assert not snapshot.has_role(hexid("relay-1"), "relay", T0 + HOUR)
         assert snapshot.roles_of(hexid("stranger"), NOW) == ()
-        assert snapshot.nodes_with_role("relay", NOW) == (hexid("relay-1"),)
 
     def test_a_renewed_certificate_takes_its_predecessors_place(self, farm: Farm) -> None:
         wide, narrow = facts.certificate("relay-1", "relay"), facts.certificate("relay-1", "relay", epoch=2)

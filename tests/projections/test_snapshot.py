@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.projections import facts
-from tests.projections.facts import HOUR, T0, hexid
+from tests.projections.facts import HOUR, T0
 from tests.projections.farm import NOW, Farm
 
 
@@ -18,44 +16,28 @@ class TestRegistryQueries:
         ]
         record = facts.registry(endpoints=endpoints)
         farm.log(record)
-        assert farm.view.snapshot.active_endpoints("control-api") == ()
+        assert farm.view.snapshot.active("control-api") is None
         assert [r.record_id for r in farm.view.snapshot.candidates("control-api")] == [facts.id_of(record)]
         farm.view.verified(facts.id_of(record), NOW)
-        order = [e.endpoint_id[-1] for e in farm.view.snapshot.active_endpoints("control-api")]
-        assert order == ["3", "2", "1"]
-        assert farm.view.snapshot.active_endpoints("control-api", "organization", "acme") == ()
+        active = farm.view.snapshot.active("control-api")
+        assert active is not None
+        assert [e.endpoint_id[-1] for e in active.best_first] == ["3", "2", "1"]
+        assert farm.view.snapshot.active("control-api", "organization", "acme") is None
 
     def test_at_a_later_time_the_proved_fallback_stands_in_for_an_expired_active(self, farm: Farm) -> None:
-        old = facts.registry(endpoints=[facts.endpoint(number=1)])
-        new = facts.registry(endpoints=[facts.endpoint(number=2)], epoch=2, valid_s=HOUR)
+        old, new = facts.registry(), facts.registry(epoch=2, valid_s=HOUR)
         farm.log(old, new)
         for record in (old, new):
             farm.view.verified(facts.id_of(record), NOW)
         snapshot = farm.view.snapshot
-        assert [e.endpoint_id[-1] for e in snapshot.active_endpoints("control-api", now=NOW)] == ["2"]
-        assert [e.endpoint_id[-1] for e in snapshot.fallback_endpoints("control-api", now=NOW)] == ["1"]
-        assert [e.endpoint_id[-1] for e in snapshot.active_endpoints("control-api", now=T0 + HOUR)] == ["1"]
-        assert snapshot.fallback("control-api", now=T0 + HOUR) == ()
 
-    @pytest.mark.parametrize("ahead", [False, True], ids=["in the log", "ahead of it"])
-    def test_endpoints_of_revoked_nodes_and_through_revoked_relays_are_left_out(
-        self, farm: Farm, ahead: bool
-    ) -> None:
-        through = facts.endpoint("node-9", 2, endpoint_id=f"{hexid('node-9')}/via/{hexid('relay-1')}/2")
-        record = facts.registry(
-            endpoints=[facts.endpoint("node-9", 1), through, facts.endpoint("phone-a", 3)]
-        )
-        farm.log(record)
-        farm.view.verified(facts.id_of(record), NOW)
-        assert len(farm.view.snapshot.active_endpoints("control-api")) == 3
-        for node, left in (("relay-1", ["1", "3"]), ("node-9", ["3"])):
-            revocation = facts.revoke_node(node)
-            if ahead:
-                farm.view.unlogged(revocation, facts.id_of(revocation))
-            else:
-                farm.log(revocation)
-            found = farm.view.snapshot.active_endpoints("control-api")
-            assert sorted(e.endpoint_id[-1] for e in found) == left
+        def found(now: float) -> tuple[str | None, list[str]]:
+            active = snapshot.active("control-api", now=now)
+            others = snapshot.fallback("control-api", now=now)
+            return active and active.record_id, [one.record_id for one in others]
+
+        assert found(NOW) == (facts.id_of(new), [facts.id_of(old)])
+        assert found(T0 + HOUR) == (facts.id_of(old), [])
 
 
 def test_a_snapshot_shares_what_did_not_change_and_never_changes_itself(farm: Farm) -> None:

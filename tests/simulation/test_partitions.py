@@ -34,7 +34,7 @@ from statelog.signing import encode_base64
 from statelog.state import Target
 from statelog.witness import encode_add_checkpoint
 from tests.support.authority import Cluster, make_cluster, node_id, sequencer_entry, signer
-from tests.support.logs import WITNESSES, MemorySource, WitnessHost, consistency, source_of
+from tests.support.logs import WITNESSES, MemorySource, WitnessHost, consistency, source_of, with_lines
 from tests.support.partitions import ClusterFeed, Partition
 
 KEYS = ("sequencer-eu", "sequencer-2", "sequencer-3")
@@ -180,7 +180,7 @@ class World:
                 self.current[n] = writer.leaves
                 for passed in self._to_pass(writer):
                     self._ask(n, writer, *passed)
-                note = note.with_signatures(self._ask(n, writer, size, note))
+                note = with_lines(note, self._ask(n, writer, size, note))
         if is_final(finality(note, sets)):
             self.fired["changed"] += len(sets) > 1
             self._became_final(writer, size, note.format())

@@ -18,7 +18,7 @@ from statelog.checkpoint import (
     witness_key,
 )
 from statelog.errors import Refused
-from statelog.note import NoteSignature, VerifierKey, verify_note
+from statelog.note import Note, NoteSignature, VerifierKey, sign_text
 from statelog.signing import SeedSigner, verify
 
 # C2SP tlog-checkpoint and tlog-cosignature, examples.
@@ -125,9 +125,19 @@ def test_a_signed_checkpoint_names_the_origin_as_its_key() -> None:
     keys = checkpoints.log_keys(HEAD.origin, [LOG.public])
     assert parsed == HEAD
     assert [line.name for line in note.signatures] == [HEAD.origin]
-    assert verify_note(note, keys) == keys
-    with pytest.raises(Refused):
-        verify_note(note, checkpoints.log_keys("log.example/2", [LOG.public]))
+    assert checkpoints.verify_sequencer(note, keys) == keys[0]
+    with pytest.raises(Refused, match="no sequencer"):
+        checkpoints.verify_sequencer(note, checkpoints.log_keys("log.example/2", [LOG.public]))
+
+
+def test_a_wrong_line_of_a_known_sequencer_spoils_the_note() -> None:
+    other = SeedSigner(b"o" * 32)
+    wrong = sign_text("another\n", HEAD.origin, other)
+    note = Note(HEAD.text(), (wrong, sign_text(HEAD.text(), HEAD.origin, LOG)))
+    (known,) = checkpoints.log_keys(HEAD.origin, [LOG.public])
+    assert checkpoints.verify_sequencer(note, [known]) == known, "an unknown key's line is ignored"
+    with pytest.raises(Refused, match="signature is wrong"):
+        checkpoints.verify_sequencer(note, checkpoints.log_keys(HEAD.origin, [LOG.public, other.public]))
 
 
 # --- cosignatures ---

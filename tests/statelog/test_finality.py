@@ -22,7 +22,13 @@ from statelog.finality import (
 from statelog.note import Note, NoteSignature
 from statelog.state import WitnessSet
 from tests.support.authority import BASE_TIME, Cluster, key_id, make_cluster, signer
-from tests.support.logs import WITNESSES, cosigned, head_note, replay_of
+from tests.support.logs import (
+    WITNESSES,
+    cosigned,
+    head_note,
+    replay_of,
+    with_lines,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +71,20 @@ def test_strangers_and_wrong_signatures_count_for_nobody(cluster: Cluster, note:
     text = parsed(note).text
     good = cosign(text, "witness-3.example", signer("witness-3"), BASE_TIME)
     forged = NoteSignature(good.name, good.key_id, good.signature[:-1] + bytes([good.signature[-1] ^ 1]))
-    result = final_cosignatures(parsed(cosigned(note, WITNESSES[:2])).with_signatures([forged]), witnesses)
+    result = final_cosignatures(with_lines(parsed(cosigned(note, WITNESSES[:2])), [forged]), witnesses)
     assert result.missing == 1
     assert [finding.code for finding in result.findings] == ["SL-COSIGNATURE"]
-    both = parsed(cosigned(note, WITNESSES[:2])).with_signatures([forged, good])
+    both = with_lines(parsed(cosigned(note, WITNESSES[:2])), [forged, good])
     assert final_cosignatures(both, witnesses).met
 
     impostor = cosign(text, "witness-3.example", signer("stranger"), BASE_TIME)
-    by_impostor = final_cosignatures(parsed(note).with_signatures([impostor]), witnesses)
+    by_impostor = final_cosignatures(with_lines(parsed(note), [impostor]), witnesses)
     assert (by_impostor.signed, by_impostor.findings) == ((), ())  # an unknown key, whatever its name
 
 
 def test_a_cosignature_of_another_head_does_not_count(cluster: Cluster, note: bytes) -> None:
     other = cosigned(head_note(replay_of(make_cluster(members=False, nodes=(), now=BASE_TIME + 1))))
-    mixed = parsed(note).with_signatures(parsed(other).signatures)
+    mixed = with_lines(parsed(note), parsed(other).signatures)
     assert final_cosignatures(parsed(other), cluster.state.witnesses).met
     assert final_cosignatures(mixed, cluster.state.witnesses).signed == ()
 

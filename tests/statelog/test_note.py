@@ -18,7 +18,6 @@ from statelog.note import (
     parse_signature_lines,
     sign_text,
     verify_line,
-    verify_note,
 )
 from statelog.signing import SeedSigner
 
@@ -49,7 +48,7 @@ def test_the_example_of_the_specification_verifies() -> None:
     assert (key.name, key.key_type, key.key_id.hex()) == ("example.com/foo", ED25519, "530d903a")
     assert note.text == TEXT
     assert note.format() == EXAMPLE
-    assert verify_note(note, [key]) == [key]
+    assert verify_line(note.text, note.signatures[0], key)
 
 
 @pytest.mark.parametrize("text", [FOO, WITNESS])
@@ -134,7 +133,6 @@ def test_the_text_may_hold_empty_lines() -> None:
     text = "one\n\ntwo\n\n\nthree\n"
     note = Note(text, (sign_text(text, "alice", ALICE),))
     assert parse_note(note.format()) == note
-    assert verify_note(note, [ALICE_KEY]) == [ALICE_KEY]
 
 
 def test_the_number_of_signatures_is_bounded() -> None:
@@ -167,28 +165,6 @@ def test_no_two_spellings_of_one_note(data: st.DataObject) -> None:
     assert (note == parse_note(EXAMPLE)) == (changed == EXAMPLE)
 
 
-def test_who_signed() -> None:
-    note = Note(TEXT, (sign_text(TEXT, "alice", ALICE), sign_text(TEXT, "bob", BOB)))
-    assert verify_note(note, [ALICE_KEY, BOB_KEY]) == [ALICE_KEY, BOB_KEY]
-    assert verify_note(note, [BOB_KEY]) == [BOB_KEY]  # an unknown key's line is ignored
-
-
-def test_a_note_that_no_known_key_signed_is_refused() -> None:
-    note = Note(TEXT, (sign_text(TEXT, "alice", ALICE),))
-    with pytest.raises(Refused, match="no signature of a known key"):
-        verify_note(note, [BOB_KEY])
-    with pytest.raises(Refused, match="no signature of a known key"):
-        verify_note(note, [VerifierKey("carol", ED25519, ALICE.public)])  # same key, other name
-
-
-def test_a_wrong_line_of_a_known_key_spoils_the_note() -> None:
-    right, wrong = sign_text(TEXT, "bob", BOB), sign_text("Another message.\n", "alice", ALICE)
-    note = Note(TEXT, (right, wrong))
-    assert verify_note(note, [BOB_KEY]) == [BOB_KEY]
-    with pytest.raises(Refused, match="does not verify"):
-        verify_note(note, [ALICE_KEY, BOB_KEY])
-
-
 def test_a_line_verifies_for_its_key_type_name_and_text_only() -> None:
     line = sign_text(TEXT, "alice", ALICE)
     assert verify_line(TEXT, line, ALICE_KEY)
@@ -200,18 +176,13 @@ def test_a_line_verifies_for_its_key_type_name_and_text_only() -> None:
 
 
 def test_a_key_is_its_name_and_its_id() -> None:
-    """A line that shares only one of them with a known key is of an unknown key, and ignored."""
-    line, other = sign_text(TEXT, "alice", ALICE), sign_text(TEXT, "bob", BOB)
+    """A line that shares only one of them with a known key is of an unknown key."""
+    line = sign_text(TEXT, "alice", ALICE)
     same_name = NoteSignature("bob", line.key_id, line.signature)
     same_id = NoteSignature("alice", BOB_KEY.key_id, line.signature)
     assert not same_name.is_by(BOB_KEY)
     assert not same_id.is_by(BOB_KEY)
-    assert verify_note(Note(TEXT, (same_name, same_id, other)), [BOB_KEY]) == [BOB_KEY]
-
-
-def test_a_key_that_signed_twice_is_one_signer() -> None:
-    line = sign_text(TEXT, "alice", ALICE)
-    assert verify_note(Note(TEXT, (line, line)), [ALICE_KEY]) == [ALICE_KEY]
+    assert sign_text(TEXT, "bob", BOB).is_by(BOB_KEY)
 
 
 def test_a_text_without_newline_is_not_signed() -> None:
@@ -240,10 +211,3 @@ def test_signature_lines_alone() -> None:
         with pytest.raises(Refused) as refused:
             parse_signature_lines(wrong)
         assert refused.value.code == "SL-NOTE"
-
-
-def test_signatures_are_added_once() -> None:
-    line = sign_text(TEXT, "alice", ALICE)
-    note = Note(TEXT, (line,))
-    more = sign_text(TEXT, "bob", BOB)
-    assert note.with_signatures([line, more]).signatures == (line, more)

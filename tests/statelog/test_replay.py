@@ -17,7 +17,13 @@ from statelog.merkle import CompactRange, inclusion_proof, leaf_hash, root_of, v
 from statelog.replay import Replay
 from statelog.signing import encode_base64, record_id_of
 from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
-from tests.support.logs import cosigned, head_note, leases, replay_of
+from tests.support.logs import (
+    cosigned,
+    head_note,
+    leases,
+    replay_of,
+    with_lines,
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +124,7 @@ def test_entry_1_is_the_first_term(cluster: Cluster) -> None:
 def test_the_first_term_starts_at_the_root_of_size_1(start_size: int, root_of_size: int) -> None:
     cluster = Cluster("production", make_cluster().cluster_id, make_cluster().now)
     replay = replay_of(cluster)
-    good = cluster.first_term()
+    good = cluster.log_term(start_size=1)
     roots = [CompactRange().root(), replay.root()]
     root = encode_base64(roots[root_of_size])
     bad = cluster.sign({**good, "start_size": start_size, "start_root": root})
@@ -378,7 +384,7 @@ def test_a_wrong_line_of_the_sequencer_spoils_the_head(cluster: Cluster) -> None
     other = replay_of(cluster, 5)
     _, stray = other.verify_head(head_note(other))
     with pytest.raises(Refused) as error:
-        replay.verify_head(parsed.with_signatures(stray.signatures).format())
+        replay.verify_head(with_lines(parsed, stray.signatures).format())
     assert error.value.code == "SL-CHECKPOINT"
 
 

@@ -40,19 +40,6 @@ def test_there_are_no_other_tiles(level: int, index: int, width: int) -> None:
         tiles.tile_path(level, index, width)
 
 
-def test_the_rightmost_tiles_of_the_specifications_examples() -> None:
-    assert tiles.tiles_of(70_000) == [(0, 273, 112), (1, 1, 17), (2, 0, 1)]
-    assert tiles.tiles_of(256) == [(0, 0, 256), (1, 0, 1)]
-    assert tiles.tiles_of(1) == [(0, 0, 1)]
-    assert tiles.tiles_of(0) == []
-
-
-@given(st.integers(1, 2**40))
-def test_partial_widths_follow_the_specification(size: int) -> None:
-    for level, _, width in tiles.tiles_of(size):
-        assert width % 256 == (size // 256**level) % 256
-
-
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20))
 def test_bundles_are_read_as_they_were_written(entries: list[bytes]) -> None:
     assert tiles.decode_bundle(tiles.encode_bundle(entries), len(entries)) == entries

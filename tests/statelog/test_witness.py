@@ -41,6 +41,7 @@ from tests.support.logs import (
     replay_of,
     request_body,
     verdict,
+    with_lines,
 )
 
 
@@ -199,7 +200,7 @@ def test_an_untrusted_signature_is_forbidden(cluster: Cluster) -> None:
     assert verdict(host.ask(request_body(cluster, 4, 12, stranger))) == (403, "SL-CHECKPOINT")
     smaller = sign_checkpoint(replay_of(cluster, 4).checkpoint(), signer("stranger"))
     assert verdict(host.ask(request_body(cluster, 4, 4, smaller))) == (403, "SL-CHECKPOINT")
-    both = parse_signed_checkpoint(good)[1].with_signatures(parse_signed_checkpoint(stranger)[1].signatures)
+    both = with_lines(parse_signed_checkpoint(good)[1], parse_signed_checkpoint(stranger)[1].signatures)
     assert host.ask(request_body(cluster, 5, 12, both.format())).status == 200  # unknown lines are ignored
 
 
@@ -353,7 +354,7 @@ def test_four_witnesses_make_a_head_final(cluster: Cluster) -> None:
         parse_signature_lines(WitnessHost(cluster, f"witness-{n}").ask(request_body(cluster, 0, 12)).body)[0]
         for n in range(1, 5)
     ]
-    parsed = parse_signed_checkpoint(note)[1].with_signatures(lines)
+    parsed = with_lines(parse_signed_checkpoint(note)[1], lines)
     assert parsed.format() == cosigned(note)
 
 

@@ -17,6 +17,7 @@ from statelog.merkle import CompactRange, leaf_hash
 from statelog.note import Note
 from tests.support.authority import make_cluster, signer
 from tests.support.cluster_actors import REPLICAS, WITNESSES, BrokenError, ReplicaActor
+from tests.support.logs import cosigned
 
 Messages = list[Entries | Head]
 Behaviour = Callable[["LyingReplica", list[bytes], bytes, int], Messages | None]
@@ -231,9 +232,7 @@ def forks_with_the_stolen_sequencer_key(
     now = int(liar.world.now)
     record = liar.world.cluster.lease("route-fork", epoch=1, issued_at=now)
     leaf = frame_leaf(encode(record), now, 1)
-    note = parse_signed_checkpoint(liar.fork_head(start + 1, leaf))[1]
-    line = cosign(note.text, "witness-4.example", signer("witness-4"), now)
-    return [Entries(start, [leaf]), Head(note.with_signatures([line]).format())]
+    return [Entries(start, [leaf]), Head(cosigned(liar.fork_head(start + 1, leaf), ["witness-4"], now))]
 
 
 @behaviour

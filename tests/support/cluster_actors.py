@@ -37,6 +37,7 @@ from statelog.witness import (
     parse_size,
 )
 from tests.support.authority import signer
+from tests.support.logs import with_lines
 
 if TYPE_CHECKING:
     from tests.support.cluster_world import ClusterWorld
@@ -163,7 +164,7 @@ class SequencerActor(Actor):
         sets = needed_sets(self.replay.state, self.disk["final"], size)
         self.round = CosignRound(self.disk["notes"][size], sets)
         for line in self.disk["lines"].get(size, {}).values():
-            self.round.note = self.round.note.with_signatures(parse_signature_lines(line))
+            self.round.note = with_lines(self.round.note, parse_signature_lines(line))
         self.asking = {short(one.name) for one in self.round.witnesses()}
         self.later(0.0, self._ask, size)
 

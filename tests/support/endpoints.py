@@ -77,12 +77,12 @@ async def pair(names: tuple[str, str] = ("qh3", "qh3"), **options: Any) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def linked(names: tuple[str, str] = ("qh3", "qh3")) -> Any:
-    """As `pair`, the session over a `UdpLink`, which comes as the fourth."""
+async def linked(names: tuple[str, str] = ("qh3", "qh3"), **options: Any) -> Any:
+    """As `pair`, the session over a `UdpLink` with these options, which comes as the fourth."""
     async with (
         await bind(1, engine=names[0]) as a,
         await bind(2, engine=names[1], services=SERVICES) as b,
-        UdpLink(b.local_address) as link,
+        UdpLink(b.local_address, **options) as link,
     ):
         yield a, b, await dial(a, b, link.url), link
 

@@ -22,6 +22,7 @@ from statelog.io.database import open_database
 from statelog.io.sequencer import Sequencer
 from statelog.io.store import Store, StoredCosignature
 from statelog.merkle import CompactRange, consistency_proof, leaf_hash
+from statelog.note import Note, NoteSignature
 from statelog.replay import Replay
 from statelog.witness import (
     Fetch,
@@ -56,7 +57,19 @@ def cosigned(note: bytes, names: Iterable[str] = WITNESSES, at: int = 1_767_225_
     """The note with the cosignatures of the named witnesses at Unix second `at`."""
     _, parsed = parse_signed_checkpoint(note)
     lines = (cosign(parsed.text, f"{name}.example", signer(name), at) for name in names)
-    return parsed.with_signatures(lines).format()
+    return with_lines(parsed, lines).format()
+
+
+def with_lines(note: Note, more: Iterable[NoteSignature]) -> Note:
+    """The note with further signature lines, those already there left out."""
+    return Note(note.text, (*note.signatures, *(line for line in more if line not in note.signatures)))
+
+
+def outbox_state(store: Store, record_id: str) -> tuple[str, int | None, str | None]:
+    """(state, log index, code) of a record in the outbox."""
+    row = store.outbox_row(record_id)
+    assert row is not None
+    return row.state, row.log_index, row.code
 
 
 def new_store(where: Path | str, cluster: Cluster) -> tuple[sa.Engine, Sequencer]:

@@ -17,6 +17,7 @@ from statelog.signing import record_id_of
 from statelog.state import RECOVERY
 from tests.support.authority import signer
 from tests.support.cluster_actors import LEASE_S, POOL, BrokenError, SequencerActor
+from tests.support.logs import with_lines
 
 if TYPE_CHECKING:
     from tests.support.cluster_world import ClusterWorld
@@ -76,7 +77,7 @@ class LyingSequencer(SequencerActor):
         size = self.replay.size
         if self.has_lied() and STOLEN in self.asking and STOLEN not in self.disk["lines"].get(size, {}):
             line = cosign(self.round.note.text, f"{STOLEN}.example", signer(STOLEN), int(self.world.now))
-            self.round.note = self.round.note.with_signatures([line])
+            self.round.note = with_lines(self.round.note, [line])
             lines = {**self.disk["lines"].get(size, {}), STOLEN: line.line().encode()}
             self.disk["lines"] = {**self.disk["lines"], size: lines}
 

@@ -111,10 +111,6 @@ class Makers(ABC):
         ]
         return {"threshold": threshold, "faulty": faulty, "keys": keys}
 
-    def first_term(self, **changes: Any) -> dict[str, Any]:
-        """The term that is entry 1."""
-        return self.log_term(start_size=1, **changes)
-
     def log_term(
         self,
         log: str = AUTHORITY_LOG,
@@ -138,6 +134,11 @@ class Makers(ABC):
             "sequencers": [sequencer_entry("sequencer-1", "control-1", self.cluster_id)],
         }
         return self.make("log.term", by, defaults, changes)
+
+    def opening(self, log: str, key: str) -> dict[str, Any]:
+        """The term that opens a partition's log, which control-1 writes with sequencer key ``key``."""
+        entry = sequencer_entry(key, "control-1", self.cluster_id)
+        return self.log_term(log, start_size=0, sequencers=[entry])
 
     def snapshot(
         self, *, size: int | None = None, by: Sequence[str] | None = None, **changes: Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fabric.classes import TrafficClass
+from fabric.classes import Mode, TrafficClass
 from fabric.relay import Lease
 from fabric.stream import Failed
 from fabric.wire import RouteRef
@@ -36,21 +36,28 @@ class Chain:
             else:
                 self.host(number).leases["r"] = lease
 
-    def open(
+    def ask(
         self,
         traffic_class: TrafficClass = TrafficClass.RELIABLE,
         *,
         service: str = "echo",
         epoch: int = 3,
         position: int = 1,
+        mode: Mode = Mode.STREAM,
     ) -> Stream:
-        stream = self.host(1).open(
+        """A stream from the first host to the last, whose OPEN has not left yet."""
+        return self.host(1).open(
             self.links[0][0],
             service,
             traffic_class,
             to=self.host(self.length),
             route=RouteRef(route_id="r", epoch=epoch, position=position),
+            mode=mode,
         )
+
+    def open(self, traffic_class: TrafficClass = TrafficClass.RELIABLE, **asked: Any) -> Stream:
+        """As `ask`, and all that follows from it has happened."""
+        stream = self.ask(traffic_class, **asked)
         self.net.run()
         return stream
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from fabric import limits
 from fabric.errors import FabricError
-from fabric.identity import NodeIdentity
+from fabric.identity import ALPN, NodeIdentity
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 """A socket address as the operating system gives it: (host, port), with flow and scope for IPv6."""
@@ -131,7 +131,7 @@ class CarrierConfig:
     idle_timeout_s: float = limits.CARRIER_IDLE_TIMEOUT_S
     connection_window_bytes: int = limits.CARRIER_CONNECTION_WINDOW_BYTES
     lane_window_bytes: int = limits.CARRIER_LANE_WINDOW_BYTES
-    alpn: tuple[str, ...] = field(default=("rap-fabric/1",))
+    alpn: tuple[str, ...] = (ALPN,)
     qlog_folder: Path | None = None
     """Where each connection leaves a qlog file; a traced connection is slower."""
 

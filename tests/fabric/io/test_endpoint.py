@@ -17,14 +17,7 @@ from fabric.io.endpoint import Endpoint
 from fabric.io.engines import CarrierConfig
 from tests.support.aio import run, until
 from tests.support.carrier_pair import identity
-from tests.support.endpoints import (
-    SERVICES,
-    assert_alive,
-    bind,
-    dial,
-    engines,
-    url,
-)
+from tests.support.endpoints import assert_alive, bind, dial, engines, linked, url
 from tests.support.udp_link import UdpLink
 
 # -- the way in --
@@ -317,12 +310,8 @@ def test_of_two_sessions_dialed_at_once_the_lower_nodes_stays() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_sessions_open_over_a_lossy_path(engines: tuple[str, str], seed: int) -> None:
     async def main() -> None:
-        async with (
-            await bind(1, engine=engines[0]) as a,
-            await bind(2, engine=engines[1]) as b,
-            UdpLink(b.local_address, delay_s=0.005, loss=0.2, duplicate=0.1, seed=seed) as link,
-        ):
-            connection = await dial(a, b, link.url)
+        faults = {"delay_s": 0.005, "loss": 0.2, "duplicate": 0.1, "seed": seed}
+        async with linked(engines, **faults) as (_, _, connection, link):
             for _ in range(5):
                 assert await connection.ping() > 0
             assert link.lost > 0
@@ -333,12 +322,7 @@ def test_sessions_open_over_a_lossy_path(engines: tuple[str, str], seed: int) ->
 @pytest.mark.parametrize("listener", ["qh3", "aioquic"])
 def test_a_nat_that_forgets_does_not_end_the_session(listener: str) -> None:
     async def main() -> None:
-        async with (
-            await bind(1) as a,
-            await bind(2, engine=listener) as b,
-            UdpLink(b.local_address, delay_s=0.002) as link,
-        ):
-            connection = await dial(a, b, link.url)
+        async with linked(("qh3", listener), delay_s=0.002) as (_, b, connection, link):
             [other] = b.connections()
             before = other.remote
             link.rebind()
@@ -352,12 +336,7 @@ def test_a_nat_that_forgets_does_not_end_the_session(listener: str) -> None:
 @engines
 def test_a_nat_that_forgets_again_and_again_does_not_end_a_stream(engines: tuple[str, str]) -> None:
     async def main() -> None:
-        async with (
-            await bind(1, engine=engines[0]) as a,
-            await bind(2, engine=engines[1], services=SERVICES) as b,
-            UdpLink(b.local_address, delay_s=0.002) as link,
-        ):
-            connection = await dial(a, b, link.url)
+        async with linked(engines, delay_s=0.002) as (_, b, connection, link):
             stream = await connection.open("echo", TrafficClass.INTERACTIVE)
             for number in range(6):
                 link.rebind()

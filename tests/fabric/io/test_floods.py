@@ -282,10 +282,10 @@ def test_readers_that_acknowledge_nothing_hold_up_only_their_writers(engine: str
             )
             await deaf.push(CONTROL_LANE, wire.encode_credit(0, 1 << 40) + generous)
             peer = other.identity.node_id
-            await until(lambda: found.node.memory.held_by(peer) > 4 * MIB)
+            await until(lambda: found.node.memory._by_peer.get(peer, 0) > 4 * MIB)
             for _ in range(20):
                 await found.echo()
-                assert found.node.memory.held_by(peer) <= 8 * MIB
+                assert found.node.memory._by_peer.get(peer, 0) <= 8 * MIB
             assert found.node.counters["memory_exceeded"] == 0, "writers waited"
 
     run(main)
@@ -311,7 +311,7 @@ def test_datagrams_that_nobody_reads_are_dropped(engine: str) -> None:
                         stream.send(bytes(room))
                     await found.echo()
             assert end.machine.readable <= limits.DATAGRAM_QUEUE_BYTES
-            assert found.node.memory.held_by(other.identity.node_id) == end.machine.readable
+            assert found.node.memory._by_peer.get(other.identity.node_id, 0) == end.machine.readable
             stream.reset()
 
     run(main, timeout_s=90)

@@ -115,10 +115,10 @@ def test_a_fence_ahead_of_the_log_is_done_when_its_log_has_it(site: PartitionSit
     fence = site.eu.fence({"route_id": "eu-1/a"})
     assert site.replica.judge(encode(fence)).state == "candidate"
     assert site.last.snapshot.lease("eu-1/a") is None
-    assert site.replica.is_ahead(record_id_of(fence))
+    assert record_id_of(fence) in site.replica._ahead
     site.eu.append(fence)
     site.give()
-    assert not site.replica.is_ahead(record_id_of(fence))
+    assert record_id_of(fence) not in site.replica._ahead
     assert [one.record_id for one in site.last.news.logged] == [record_id_of(fence)]
     lease = site.last.snapshot.leases.get("eu-1/a")
     assert lease is not None

@@ -18,8 +18,7 @@ from fabric.io.port import Port
 from fabric.io.udp import UdpSocket
 from tests.support.aio import run, until
 from tests.support.carrier_pair import identity
-from tests.support.endpoints import SERVICES, assert_alive, bind, dial, engines, send_and_hash, url
-from tests.support.udp_link import UdpLink
+from tests.support.endpoints import SERVICES, assert_alive, bind, dial, engines, linked, send_and_hash, url
 
 
 @engines
@@ -166,12 +165,7 @@ def test_a_link_that_carries_less_is_found_and_one_that_shrinks_is_survived(
 ) -> None:
     async def main() -> None:
         carries = [1410]
-        async with (
-            await bind(1, engine=engines[0]) as a,
-            await bind(2, engine=engines[1], services=SERVICES) as b,
-            UdpLink(b.local_address, drop=lambda data, _: len(data) > carries[0]) as link,
-        ):
-            connection = await dial(a, b, link.url)
+        async with linked(engines, drop=lambda data, _: len(data) > carries[0]) as (_, _, connection, _):
             await until(lambda: connection.carrier.datagram_bytes() >= 1350)
             assert await send_and_hash(connection, 300_000, TrafficClass.BULK)
             assert 1350 <= connection.carrier.datagram_bytes() <= 1400

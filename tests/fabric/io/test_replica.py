@@ -22,7 +22,7 @@ from statelog.errors import Refused, SourceUnreadable
 from statelog.io.store import Store, StoredCosignature
 from statelog.signing import key_id_of, record_id_of
 from tests.support.authority import Cluster, endpoint, make_cluster, node_id, sequencer_entry, signer
-from tests.support.logs import cosigned, head_note, new_store, replay_of
+from tests.support.logs import cosigned, head_note, new_store, outbox_state, replay_of
 
 SERVICE = "web-admin"
 
@@ -307,7 +307,7 @@ def test_the_logs_word_wins_over_what_acts_here(site: Site) -> None:
     site.cluster.append(theirs)
     site.follow()
     assert site.last.news.dropped == ((record_id_of(mine), "SL-EQUIVOCATION"),)
-    assert site.replica.outbox_state(record_id_of(mine)) == ("refused", None, "SL-EQUIVOCATION")
+    assert outbox_state(site.replica.store, record_id_of(mine)) == ("refused", None, "SL-EQUIVOCATION")
     view = site.last.snapshot.registry_view(SERVICE)
     assert [r.record_id for r in view.candidates] == [record_id_of(theirs)]
 
@@ -379,7 +379,7 @@ def test_what_only_a_log_can_carry_waits_for_it(site: Site) -> None:
     site.replica.queue(judged.record_id, encode(record))
     assert site.replica.outbox({}) == [(judged.record_id, encode(record), "authority")]
     assert not site.replica.submission_refused(judged.record_id, "SL-STALE", "why")
-    assert site.replica.outbox_state(judged.record_id) == ("refused", None, "SL-STALE")
+    assert outbox_state(site.replica.store, judged.record_id) == ("refused", None, "SL-STALE")
 
 
 def test_a_new_writers_term_does_not_wait_behind_what_the_old_one_never_takes(
@@ -404,7 +404,7 @@ def test_one_hosts_refusal_does_not_end_what_acts_here(site: Site) -> None:
     judged = site.replica.judge(encode(record))
     site.replica.queue(judged.record_id, encode(record))
     assert site.replica.submission_refused(judged.record_id, "SL-STALE", "a lie")
-    assert site.replica.outbox_state(judged.record_id)[0] == "pending"
+    assert outbox_state(site.replica.store, judged.record_id)[0] == "pending"
     assert len(site.replica.unlogged()) == 1
 
 

@@ -23,10 +23,9 @@ from statelog.io.witness_http import create_app
 from statelog.io.witnessing import WitnessHost as ServedWitness
 from statelog.signing import key_id_of, record_id_of
 from tests.support.aio import run, until
-from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
+from tests.support.authority import Cluster, make_cluster, signer
 from tests.support.https import https_served
-from tests.support.logs import ClusterEntries, WitnessHost, leases, new_store
-from tests.support.partitions import EMPTY_ROOT
+from tests.support.logs import ClusterEntries, WitnessHost, leases, new_store, outbox_state
 
 
 class Witnesses:
@@ -57,9 +56,12 @@ class Witnesses:
 
 @asynccontextmanager
 async def host(
-    path: Path, remote: HttpsWitnesses | None = None, clock: Callable[[], float] = time.time
+    path: Path,
+    remote: HttpsWitnesses | None = None,
+    clock: Callable[[], float] = time.time,
+    cluster: Cluster | None = None,
 ) -> AsyncIterator[tuple[Sequencing, Witnesses, Cluster]]:
-    cluster = make_cluster(now=int(time.time()) - 1)
+    cluster = cluster or make_cluster(now=int(time.time()) - 1)
     engine, sequencer = new_store(path / "node.db", cluster)
     witnesses = Witnesses(cluster, clock)
     store = sequencer.store
@@ -107,7 +109,7 @@ def test_a_witness_with_an_address_is_asked_over_https(tmp_path: Path) -> None:
     )
 
     async def main(remote: HttpsWitnesses) -> None:
-        async with host(tmp_path, remote) as (sequencing, witnesses, _):
+        async with host(tmp_path, remote, cluster=cluster) as (sequencing, witnesses, _):
             witnesses.away = set(witnesses.names[:2])
             await sequencing.wait_final(cluster.log.size - 1)
             assert witnesses.asked[witnesses.names[0]] == 0
@@ -208,13 +210,9 @@ def test_the_outbox_is_drained_and_what_is_forged_in_it_refused(tmp_path: Path) 
                 store.outbox_put(record_id_of(record), encode(record), cluster.now)
             sequencing.wake()
             await until(lambda: sequencing.counters["outbox_drained"] == 2)
-            row = store.outbox_row(record_id_of(forged))
-            assert row is not None
-            assert (row.state, row.code) == ("refused", "SL-QUORUM")
+            assert outbox_state(store, record_id_of(forged)) == ("refused", None, "SL-QUORUM")
             await sequencing.wait_final(cluster.log.size)
-            row = store.outbox_row(record_id_of(good))
-            assert row is not None
-            assert (row.state, row.log_index) == ("final", cluster.log.size)
+            assert outbox_state(store, record_id_of(good)) == ("final", cluster.log.size, None)
 
     run(main)
 
@@ -241,15 +239,13 @@ def test_after_a_fast_clock_nothing_is_added_and_nothing_is_lost(
             refused = await sequencing.submit(later)
             assert (refused.state, "SL-FUTURE" in refused.sentence) == ("unavailable", True)
             store = sequencing.sequencers.authority.store
-            record_id = record_id_of(decode(queued))
-            store.outbox_put(record_id, queued, cluster.now)
+            record_id = put(store, queued, cluster.now)
             errors = sequencing.counters["errors"]
             sequencing.wake()
             await until(lambda: sequencing.counters["errors"] > errors)
-            row, head = store.outbox_row(record_id), store.head()
-            assert row is not None
+            head = store.head()
             assert head is not None
-            assert (row.state, head.size) == ("pending", first.log_index + 1)
+            assert (outbox_state(store, record_id)[0], head.size) == ("pending", first.log_index + 1)
 
             clock[0] += 1_800  # that time has come
             witnesses.clock = lambda: clock[0]
@@ -260,6 +256,13 @@ def test_after_a_fast_clock_nothing_is_added_and_nothing_is_lost(
 
     monkeypatch.setattr(limits, "SEQUENCING_RETRY_FIRST_S", 0.05)
     run(main)
+
+
+def put(store: Store, record: bytes, received_at: int) -> str:
+    """A record into the outbox; its id."""
+    record_id = record_id_of(decode(record))
+    store.outbox_put(record_id, record, received_at)
+    return record_id
 
 
 def test_a_log_that_waits_for_its_time_does_not_hold_up_the_outbox(
@@ -273,21 +276,17 @@ def test_a_log_that_waits_for_its_time_does_not_hold_up_the_outbox(
     async def main() -> None:
         async with host(tmp_path, clock=lambda: clock[0]) as (sequencing, _, cluster):
             store, log = sequencing.sequencers.authority.store, "routes-eu-1"
-            entries = [sequencer_entry("sequencer-1", "control-1", cluster.cluster_id)]
-            term = cluster.log_term(log, start_size=0, start_root=EMPTY_ROOT, sequencers=entries)
-            assert (await sequencing.submit(encode(term))).state == "pending"
+            term = encode(cluster.opening(log, "sequencer-1"))
+            assert (await sequencing.submit(term)).state == "pending"
             await sequencing.wait_final(cluster.log.size)
             leases_ = [encode(cluster.lease(f"eu-1/{n}", partition="eu-1")) for n in range(4)]
             sequencing.sequencers.of(log).submit(leases_.pop(), int(clock[0]) + 1_800)
             for n, lease in enumerate(leases_):
-                store.outbox_put(record_id_of(decode(lease)), lease, cluster.now - 10 + n)
-            good = encode(cluster.registry("web-admin"))
-            store.outbox_put(record_id_of(decode(good)), good, cluster.now)
+                put(store, lease, cluster.now - 10 + n)
+            good = put(store, encode(cluster.registry("web-admin")), cluster.now)
             sequencing.wake()
             await sequencing.wait_final(cluster.log.size + 1)
-            row = store.outbox_row(record_id_of(decode(good)))
-            assert row is not None
-            assert (row.state, row.log_index) == ("final", cluster.log.size + 1)
+            assert outbox_state(store, good) == ("final", cluster.log.size + 1, None)
             assert len(store.outbox_pending(9)) == 3
 
             clock[0] += 1_800  # that time comes, and nobody has to ring
@@ -306,19 +305,14 @@ def test_what_waits_for_another_writer_does_not_hold_up_the_outbox(
     async def main() -> None:
         async with host(tmp_path) as (sequencing, _, cluster):
             store = sequencing.sequencers.authority.store
-            entries = [sequencer_entry("sequencer-eu", "control-1", cluster.cluster_id)]
-            term = cluster.log_term("routes-eu-1", start_size=0, start_root=EMPTY_ROOT, sequencers=entries)
-            assert (await sequencing.submit(encode(term))).state == "pending"
+            term = encode(cluster.opening("routes-eu-1", "sequencer-eu"))
+            assert (await sequencing.submit(term)).state == "pending"
             for n in range(5):
-                lease = cluster.lease(f"eu-1/{n}", partition="eu-1")
-                store.outbox_put(record_id_of(lease), encode(lease), cluster.now - 10 + n)
-            good = cluster.registry("web-admin")
-            store.outbox_put(record_id_of(good), encode(good), cluster.now)
+                put(store, encode(cluster.lease(f"eu-1/{n}", partition="eu-1")), cluster.now - 10 + n)
+            good = put(store, encode(cluster.registry("web-admin")), cluster.now)
             sequencing.wake()
             await sequencing.wait_final(cluster.log.size + 1)
-            row = store.outbox_row(record_id_of(good))
-            assert row is not None
-            assert (row.state, row.log_index) == ("final", cluster.log.size + 1)
+            assert outbox_state(store, good) == ("final", cluster.log.size + 1, None)
             assert len(store.outbox_pending(9)) == 5
 
     run(main)

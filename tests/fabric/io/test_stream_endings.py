@@ -498,20 +498,17 @@ def test_streams_survive_loss_jitter_and_duplicates(engines: tuple[str, str], se
 def test_a_stream_goes_on_through_a_new_address(listener: str) -> None:
     async def main() -> None:
         async with (
-            await bind(1) as a,
-            await bind(2, engine=listener, services=SERVICES) as b,
-            UdpLink(b.local_address, delay_s=0.002) as link,
+            linked(("qh3", listener), delay_s=0.002) as (_, _, connection, link),
+            await connection.open("echo", TrafficClass.RELIABLE) as stream,
         ):
-            connection = await dial(a, b, link.url)
-            async with await connection.open("echo", TrafficClass.RELIABLE) as stream:
-                for number in range(6):
-                    data = os.urandom(20_000)
-                    stream.write(data)
-                    assert await stream.readexactly(len(data)) == data
-                    if number in {1, 3}:
-                        link.rebind()
-                await stream.end()
-                assert await stream.read() == b""
+            for number in range(6):
+                data = os.urandom(20_000)
+                stream.write(data)
+                assert await stream.readexactly(len(data)) == data
+                if number in {1, 3}:
+                    link.rebind()
+            await stream.end()
+            assert await stream.read() == b""
 
     run(main)
 

@@ -21,6 +21,7 @@ from tests.support.endpoints import (
     dial,
     digest,
     engines,
+    linked,
     pair,
     send_and_hash,
 )
@@ -250,12 +251,7 @@ def test_drain_waits_for_the_peer_and_not_longer() -> None:
 @engines
 def test_an_urgent_stream_passes_bulk_that_was_queued_before_it(engines: tuple[str, str]) -> None:
     async def main() -> None:
-        async with (
-            await bind(1, engine=engines[0]) as a,
-            await bind(2, engine=engines[1], services=SERVICES) as b,
-            UdpLink(b.local_address, delay_s=0.005, bytes_per_s=2_000_000) as link,
-        ):
-            connection = await dial(a, b, link.url)
+        async with linked(engines, delay_s=0.005, bytes_per_s=2_000_000) as (_, _, connection, _):
             urgent = await connection.open("echo", TrafficClass.INTERACTIVE)
             bulk = await connection.open("digest", TrafficClass.BULK)
             data = bytes(2 * MIB)

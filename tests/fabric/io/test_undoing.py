@@ -22,6 +22,7 @@ from tests.fabric.io.test_node import HOPS, ROUTE, SERVICE, greeting, moved_to, 
 from tests.support.aio import until
 from tests.support.authority import key_entry, node_id, signer
 from tests.support.farm import CONTROL, Farm
+from tests.support.logs import outbox_state
 
 OTHERS = ("home-1", "node-9", "usa-los-1", "relay-1")
 PHONE = node_id("phone-a")
@@ -66,12 +67,12 @@ async def act_and_undo(
     await farm.until(lambda node: not acts(node), names)
     for name in (*names, CONTROL):
         node = farm.nodes[name]
-        assert not node.replica.is_ahead(record_id)
+        assert record_id not in node.replica._ahead
         assert not node.gossip.machine.holds(record_id)
         assert node.update.log is not None
         assert node.update.log.final_size == size  # the refused record was never logged
     deliverer = farm.nodes["usa-los-1"].replica
-    state, index, code = deliverer.outbox_state(record_id)
+    state, index, code = outbox_state(deliverer.store, record_id)
     assert (state, index) == ("refused", None)
     assert code in ("SL-SIG", "SL-REVOKED", "SL-QUORUM")
     assert sum(farm.nodes[n].counters[f"dropped_{code}"] for n in names) == len(names)

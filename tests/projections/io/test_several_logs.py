@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from projections.all import FOLD_VERSION, TABLES, fold_all
 from projections.base import Fact, fact_of_leaf
 from projections.io.check import check_against_fresh_fold
-from projections.io.reader import read_snapshot
+from projections.io.reader import read_live
 from projections.io.rows import SqlRows, select_rows
 from projections.io.tables import projection_cursor
 from projections.io.writer import Writer, cursors
@@ -134,7 +134,7 @@ def test_every_interleaving_gives_the_same_rows(filled: sa.Engine, choices: list
     view = fold_up(filled, choices)
     assert stored(filled) == in_order()
     assert check_against_fresh_fold(filled) == []
-    again = read_snapshot(filled, T0)
+    again = read_live(filled, T0).snapshot
     for part in ("size", "cluster", "nodes", "leases", "fences"):
         assert getattr(view.snapshot, part) == getattr(again, part)
 

@@ -19,7 +19,7 @@ from projections.all import FOLD_VERSION, TABLES, fold_all
 from projections.base import Fact, MemoryRows, fact_of_leaf
 from projections.io import check
 from projections.io.check import check_against_fresh_fold
-from projections.io.reader import read_live, read_snapshot
+from projections.io.reader import read_live
 from projections.io.rows import select_rows
 from projections.io.tables import SQL_TABLES, projection_cursor, registry_local
 from projections.io.writer import Writer
@@ -145,7 +145,7 @@ def test_incremental_equals_rebuilt_equals_fresh(records: list[dict[str, Any]], 
             assert stored(engine) == fresh
             assert all(canonical.encode(row) for rows in stored(engine).values() for row in rows)
             assert check_against_fresh_fold(engine) == []
-            read = read_snapshot(engine, T0)
+            read = read_live(engine, T0).snapshot
             for part in ("size", "cluster", "nodes", "certificates", "leases", "policies"):
                 assert getattr(snapshot, part) == getattr(read, part)
             for name in "abc":
@@ -242,11 +242,11 @@ def test_rebuilding_keeps_what_the_node_found_out_itself(engine: sa.Engine) -> N
     view = read_live(engine, T0)
     writer.save_statuses(view.verified(made[4].record_id, T0 + 9))
     writer.rebuild()
-    active = read_snapshot(engine, T0 + 10).active("control-api")
+    active = read_live(engine, T0 + 10).snapshot.active("control-api")
     assert active is not None
     assert active.record_id == made[4].record_id
     assert active.bootstrap
-    assert read_snapshot(engine, T0 + 60).active("control-api") is None
+    assert read_live(engine, T0 + 60).snapshot.active("control-api") is None
 
 
 class TestWhatComesBackAfterARestart:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
 
-from statelog.records.registry import precedence, role_for_service
+from statelog.records.registry import role_for_service
 from statelog.state import CONTROL, ROUTE, STORAGE, UPDATE
 from tests.support.authority import QUORUMS, Cluster, endpoint
 from tests.support.verdicts import ADMITTED, refusal, verdict
@@ -80,23 +79,3 @@ def test_each_scope_and_organization_is_a_subject_of_its_own(cluster: Cluster) -
 
 def test_it_acts_ahead_of_the_log(cluster: Cluster) -> None:
     assert verdict(cluster, cluster.registry(), ahead_of_log=True) == ADMITTED
-
-
-def test_precedence_without_a_log() -> None:
-    """Epoch, then issued_at, then generation as an integer, then the lower record id."""
-
-    def one(epoch: int, day: int, generation: int | None, record_id: str) -> tuple[dict[str, Any], str]:
-        record: dict[str, Any] = {"epoch": epoch, "issued_at": f"2026-01-{day:02}T00:00:00Z"}
-        return (record if generation is None else {**record, "generation": generation}), record_id * 64
-
-    ascending = [
-        one(1, 9, 9, "0"),
-        one(2, 1, 9, "0"),
-        one(2, 2, None, "0"),
-        one(2, 2, 0, "0"),
-        one(2, 2, 9, "0"),
-        one(2, 2, 10, "b"),  # as an integer: 10 is more than 9
-        one(2, 2, 10, "a"),
-    ]
-    for earlier, later in itertools.pairwise(ascending):
-        assert precedence(*earlier) < precedence(*later)

@@ -55,7 +55,7 @@ def test_the_first_term_is_entry_1() -> None:
     assert verdict(cluster, cluster.descriptor()) == "SL-TERM"
     assert verdict(cluster, cluster.log_term("routes-eu-1")) == "SL-TERM"
     assert place(cluster, cluster.log_term(start_size=0)) == ("SL-TERM", "start_size")
-    assert verdict(cluster, cluster.first_term()) == ADMITTED
+    assert verdict(cluster, cluster.log_term(start_size=1)) == ADMITTED
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from statelog.signing import record_id_of
 from tests.support.aio import run, until
 from tests.support.authority import Cluster, make_cluster
 from tests.support.farm import CONTROL, Farm, stranger
-from tests.support.logs import cosigned, head_note, replay_of
+from tests.support.logs import cosigned, head_note, outbox_state, replay_of
 
 NAMES = ("control-1", "home-1", "node-9", "usa-los-1")
 
@@ -114,7 +114,7 @@ def test_a_refused_record_of_the_log_alone_ends_and_its_code_stays(tmp_path: Pat
         await site.forwarder.look()
         await until(lambda: site.forwarder.counters["refused"] == 1)
         await until(lambda: len(site.forwarder) == 0)
-        assert site.replica.outbox_state(judged.record_id) == ("refused", None, "SL-STALE")
+        assert outbox_state(site.replica.store, judged.record_id) == ("refused", None, "SL-STALE")
         assert site.handed == [data]
 
     play(tmp_path, script)
