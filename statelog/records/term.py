@@ -12,7 +12,7 @@ from typing import Final
 
 from statelog.changes import BeginTerm
 from statelog.errors import Refused, UsageError, refuse
-from statelog.limits import MAX_INTEGER, MAX_SEQUENCERS, SIGNATURE_BYTES, TERM_MAX_VALIDITY_S
+from statelog.limits import MAX_INTEGER, MAX_LOGS, MAX_SEQUENCERS, SIGNATURE_BYTES, TERM_MAX_VALIDITY_S
 from statelog.records import keys
 from statelog.records.base import Context, Form, Kind, Record
 from statelog.records.shapes import (
@@ -91,7 +91,7 @@ class LogTerm(Kind):
         if record["log"] == AUTHORITY_LOG:
             _check_start(record, previous, ctx)
         elif previous is None:
-            _check_opening(record)
+            _check_opening(record, state)
         sequencers = sequencers_of(record, state, ctx)
         root = keys.bytes_of(record["start_root"])
         return (BeginTerm(Term(record["log"], record["term"], record["start_size"], root, sequencers)),)
@@ -138,8 +138,11 @@ def sequencers_of(record: Record, state: AuthorityState, ctx: Context) -> tuple[
     return tuple(found.values())
 
 
-def _check_opening(record: Record) -> None:
-    """The first term of another log: it starts empty."""
+def _check_opening(record: Record, state: AuthorityState) -> None:
+    """The first term of another log: it starts empty, and there are not too many of them to audit."""
+    others = len(state.terms) - 1
+    if others >= MAX_LOGS:
+        raise _refuse("as many partitions as can be have logs", "log", f"at most {MAX_LOGS}", record["log"])
     if record["start_size"] != 0:
         raise _refuse("a new log starts empty", "start_size", 0, record["start_size"])
     if keys.bytes_of(record["start_root"]) != _EMPTY_ROOT:

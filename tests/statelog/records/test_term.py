@@ -11,6 +11,7 @@ from statelog.canonical import encode
 from statelog.errors import UsageError
 from statelog.limits import MAX_PARTITION_CHARS
 from statelog.merkle import EMPTY_ROOT
+from statelog.records import term
 from statelog.signing import encode_base64
 from statelog.state import AUTHORITY_LOG
 from tests.support.authority import Cluster, key_id, make_cluster, node_id, sequencer_entry
@@ -96,6 +97,20 @@ def test_a_term_opens_a_partition_log(cluster: Cluster) -> None:
     cluster.append(opening)
     later = cluster.log_term("routes-eu-1", start_size=70, start_root=encode_base64(bytes(32)))
     assert verdict(cluster, later) == ADMITTED  # that log's own replay knows its roots
+
+
+def test_no_more_logs_open_than_anybody_audits(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(term, "MAX_LOGS", 2)
+    empty = encode_base64(EMPTY_ROOT)
+    for log in ("routes-eu-1", "routes-eu-2"):
+        opening = cluster.log_term(log, start_size=0, start_root=empty)
+        assert verdict(cluster, opening) == ADMITTED
+        cluster.append(opening)
+    assert place(cluster, cluster.log_term("routes-eu-3", start_size=0, start_root=empty)) == (
+        "SL-TERM",
+        "log",
+    )
+    assert verdict(cluster, cluster.log_term("routes-eu-1", start_size=0, start_root=empty)) == ADMITTED
 
 
 @pytest.mark.parametrize("log", ["routes-", "routes", "other", "eu-1"])
