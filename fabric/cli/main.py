@@ -27,8 +27,10 @@ from fabric.io.admin import AdminClient
 from fabric.io.config import ConfigError, NodeConfig, Seed
 from fabric.io.interfaces import machine_addresses
 from statelog.ceremony import decode_request
-from statelog.errors import Refused
+from statelog.errors import Refused, UsageError
+from statelog.io.files import read_bounded
 from statelog.io.signers import is_source
+from statelog.limits import ANCHOR_FILE_MAX_BYTES
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 USAGE_CODES = frozenset(
@@ -245,14 +247,7 @@ def deliver(
     output: Output = "table",
 ) -> None:
     """Hand a signed record to this node. It is judged, spread by gossip, and forwarded into the log."""
-    try:
-        with file.open("rb") as source:
-            data = source.read(MAX_RECORD_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{file}: {(error.strerror or str(error)).lower()}") from error
-    if len(data) > MAX_RECORD_FILE_BYTES:
-        raise ConfigError(f"{file} is too large to be a record")
-    data = _signed_record(data.strip(), file)
+    data = _signed_record(_read(file, MAX_RECORD_FILE_BYTES).strip(), file)
     show.record(_ask(folder, "deliver", record=base64.b64encode(data).decode()), output)
 
 
@@ -307,10 +302,17 @@ def _run(job: Coroutine[Any, Any, None]) -> None:
 
 
 def _anchor(text: str) -> str:
-    path = Path(text)
-    if len(text) != 64 and path.is_file():
-        return path.read_text().strip()
-    return text
+    if len(text) == 64 or not Path(text).exists():
+        return text
+    return _read(Path(text), ANCHOR_FILE_MAX_BYTES).decode(errors="replace").strip()
+
+
+def _read(file: Path, max_bytes: int) -> bytes:
+    """The whole of a file. Raises ConfigError."""
+    try:
+        return read_bounded(file, max_bytes, "SL-SIZE")
+    except (UsageError, Refused) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _signed_record(data: bytes, file: Path) -> bytes:

@@ -214,6 +214,32 @@ class TestSettings:
         made = read_settings(tmp_path, store="sqlite:///x.db", anchor="a" * 64)
         assert made.tls_key == tmp_path / "tls.key"
 
+    @pytest.mark.parametrize("name", ["control-api.toml", "tls.pem", "tls.key", "token", "anchor"])
+    def test_a_pipe_is_not_waited_for(self, folder: Path, name: str) -> None:
+        with (folder / "control-api.toml").open("a") as sink:
+            sink.write('api_token_file = "token"\n')
+        (folder / "token").write_text("open sesame\n")
+        (folder / "anchor").write_text(read_settings(folder).anchor)
+        where = folder / name
+        data = where.read_bytes()
+        where.unlink()
+        os.mkfifo(where)
+        serve = (
+            "serve",
+            "--dir",
+            folder,
+            "--port",
+            "1",
+            "--anchor",
+            folder / "anchor",
+            "--host",
+            "192.0.2.1",
+        )
+        expect_one_line(cli(*serve), str(where), "not a regular file" if name != "anchor" else "readable")
+        where.unlink()
+        where.write_bytes(data)
+        expect_one_line(cli(*serve), "192.0.2.1")  # nothing else was wrong than that no port is here
+
     def test_a_token_file(self, folder: Path) -> None:
         with (folder / "control-api.toml").open("a") as sink:
             sink.write('api_token_file = "token"\n')
