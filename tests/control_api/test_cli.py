@@ -57,6 +57,14 @@ def cli(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
+def test_a_wrong_command_line_is_one_line() -> None:
+    for arguments in (("srve",), ("init",), ("serve", "--dir", "x", "--port", "many")):
+        command = [sys.executable, "-m", "control_api.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert "; see `control-api" in done.stderr
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
