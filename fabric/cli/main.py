@@ -44,6 +44,7 @@ USAGE_CODES = frozenset(
         "engine_missing",
         "already_running",
         "not_running",
+        "not_permitted",
     )
 )
 MAX_RECORD_FILE_BYTES = 64 << 10
