@@ -305,9 +305,13 @@ def _run(job: Coroutine[Any, Any, None]) -> None:
 
 
 def _anchor(text: str) -> str:
-    if len(text) == 64 or not Path(text).exists():
+    if len(text) == 64:
         return text
-    return _read(Path(text), ANCHOR_FILE_MAX_BYTES).decode(errors="replace").strip()
+    try:
+        return _read(Path(text), ANCHOR_FILE_MAX_BYTES).decode(errors="replace").strip()
+    except ConfigError as error:
+        sentence = f"anchor: neither 64 lower-case hex digits nor a file that holds them: {error.sentence}"
+        raise ConfigError(sentence) from error
 
 
 def _read(file: Path, max_bytes: int) -> bytes:

@@ -5,6 +5,7 @@ for, one document that says the same. All commands of the project end so.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -52,6 +53,10 @@ def run(
     if sys.stdout is None:  # the work would be done, and nothing said of it
         sys.stderr.write(f"{name}: there is no standard output to write to\n")
         sys.exit(unwritable)
+    if sys.stdin is None:  # nobody answers
+        sys.stdin = Path(os.devnull).open()  # noqa: SIM115 - same
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in a locale without UTF-8 what it lacks is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     code, failure, lost = EXIT_OK, None, False
     try:
         try:
@@ -61,11 +66,8 @@ def run(
             sys.stdout.flush()  # here, where somebody can still say that it failed
     except _CommandLineError as error:
         failure = Failure(EXIT_USAGE, "usage", _of_command_line(error))
-    except typer.Abort as error:
-        by_signal = isinstance(error.__cause__, KeyboardInterrupt)
-        failure = Failure(
-            EXIT_FINDINGS, "stopped", "stopped" if by_signal else "stopped: nothing was answered"
-        )
+    except typer.Abort:
+        failure = Failure(EXIT_FINDINGS, "stopped", "stopped: nothing was answered")
     except OSError as error:
         # Of a reader that has gone (`statelog log | head`) there is nobody left to say anything to.
         where = "" if error.filename is None else f": {error.filename}"

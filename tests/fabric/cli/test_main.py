@@ -249,7 +249,11 @@ def test_the_anchor_may_be_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--anchor", "abc"), "64 lower-case hex"),
+        (
+            ("--anchor", "abc"),
+            "neither 64 lower-case hex digits nor a file that holds them: abc: no such file",
+        ),
+        (("--anchor", "X" * 64), "64 lower-case hex"),
         (("--listen", "nowhere"), "write host:port"),
         (("--engine", "tcp"), "one of auto, qh3, aioquic"),
         (("--seed", "quic://1.2.3.4:5"), "write quic://host:port#"),

@@ -254,3 +254,33 @@ def test_what_the_shell_pipes_in_is_read(farm: Farm, run: Run, tmp_path: Path) -
         )
         assert (ran.returncode, ran.stderr) == (0, "")
         assert "is a       signing request" in ran.stdout
+
+
+def test_a_standard_input_that_is_closed_answers_nothing(farm: Farm, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text("{}")
+    request, store = tmp_path / "p.sigreq", ("--store", farm.path, "--root", farm.anchor)
+    draft = ("propose", "policy.epoch", "--policy", "p", "--document", tmp_path / "d.json", "--out", request)
+    assert run(*draft, *store).code == 0
+    for arguments, exit_code in (
+        (("sign", request, "--key", "env:KEY_CONTROL_1", *store), 1),
+        (("inspect", "-"), 2),
+        (("inspect", request), 0),
+    ):
+        command = [sys.executable, "-m", "statelog.cli.main", *map(str, arguments)]
+        ran = subprocess.run(
+            ["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, text=True, check=False
+        )
+        assert (ran.returncode, "Traceback" in ran.stderr) == (exit_code, False)
+
+
+def test_what_a_locale_lacks_is_escaped(farm: Farm, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text("{}")
+    request, store = tmp_path / "p.sigreq", ("--store", farm.path, "--root", farm.anchor)
+    draft = ("propose", "policy.epoch", "--policy", "p", "--document", tmp_path / "d.json", "--out", request)
+    assert run(*draft, *store).code == 0
+    for encoding, shown in (("ascii", b"\\u2588"), ("utf-8", "\u2588".encode())):
+        command = [sys.executable, "-m", "statelog.cli.main", "request", "qr", str(request)]
+        ran = subprocess.run(
+            command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding}
+        )
+        assert (ran.returncode, ran.stderr, shown in ran.stdout) == (0, b"", True)
