@@ -17,6 +17,7 @@ import uvicorn
 
 from control_api.app import create_app, open_store
 from control_api.settings import FILE_NAME, Settings, read_settings
+from statelog.cli import ending
 from statelog.errors import Refused, StatelogError, UsageError
 from statelog.io.files import write_new
 from statelog.io.serving import https_server
@@ -170,7 +171,7 @@ def _quoted(text: str) -> str:
 def main() -> None:
     """Entry point of the `control-api` command."""
     os.umask(0o077)
-    app(prog_name="control-api")
+    ending.run(app, "control-api", None, lambda _: None, 1)  # what the operator can mend is said by then
 
 
 if __name__ == "__main__":

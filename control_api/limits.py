@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+# --- settings ---
+
+MAX_SETTINGS_BYTES: Final = 256 * 1024  # of its settings, of a token; a page or two with every comment
+
 # --- requests ---
 
 MAX_BODY_BYTES: Final = 64 * 1024  # a record is at most 60,000 bytes; counted while it is read

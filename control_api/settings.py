@@ -4,7 +4,6 @@ line.
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from dataclasses import dataclass, fields
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from control_api import limits
-from statelog.errors import UsageError
+from statelog.errors import Refused, UsageError
+from statelog.io.files import read_bounded
 
 FILE_NAME = "control-api.toml"
 _RECORD_ID = re.compile(r"[0-9a-f]{64}")
@@ -49,10 +49,7 @@ class Settings:
         """The token in its file, None when none is asked for. Raises UsageError."""
         if self.api_token_file is None:
             return None
-        try:
-            token = self.api_token_file.read_text().strip()
-        except OSError as error:
-            raise UsageError(f"{self.api_token_file}: {_reason(error)}") from error
+        token = _read_text(self.api_token_file).strip()
         if not token:
             raise UsageError(f"{self.api_token_file} is empty; remove api_token_file to ask for no token")
         return token
@@ -89,8 +86,8 @@ def read_anchor(text: str) -> str:
     if _RECORD_ID.fullmatch(text):
         return text
     try:
-        return Path(text).read_text().strip()
-    except (OSError, ValueError) as error:
+        return _read_text(Path(text)).strip()
+    except UsageError as error:
         raise UsageError(
             f"anchor {text!r} is neither 64 hex digits nor a readable file that holds them"
         ) from error
@@ -98,14 +95,19 @@ def read_anchor(text: str) -> str:
 
 def _read_table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no {path}; `control-api init --dir {path.parent}` makes one") from error
-    except OSError as error:
-        raise UsageError(f"{path}: {_reason(error)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(_read_text(path))
+    except UsageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            sentence = f"there is no {path}; `control-api init --dir {path.parent}` makes one"
+            raise UsageError(sentence) from error
+        raise
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or os.strerror(error.errno or 0)).lower()
+def _read_text(path: Path) -> str:
+    """A small file of text. Raises UsageError."""
+    try:
+        return read_bounded(path, limits.MAX_SETTINGS_BYTES, "SL-SIZE").decode()
+    except (Refused, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a small file of UTF-8 text: {error}") from error

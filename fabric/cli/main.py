@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
-import os
 import sys
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -27,8 +27,11 @@ from fabric.io.admin import AdminClient
 from fabric.io.config import ConfigError, NodeConfig, Seed
 from fabric.io.interfaces import machine_addresses
 from statelog.ceremony import decode_request
-from statelog.errors import Refused
+from statelog.cli import ending
+from statelog.errors import Refused, UsageError
+from statelog.io.files import read_bounded
 from statelog.io.signers import is_source
+from statelog.limits import ANCHOR_FILE_MAX_BYTES
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 USAGE_CODES = frozenset(
@@ -41,6 +44,7 @@ USAGE_CODES = frozenset(
         "engine_missing",
         "already_running",
         "not_running",
+        "not_permitted",
     )
 )
 MAX_RECORD_FILE_BYTES = 64 << 10
@@ -223,7 +227,8 @@ def top(
     JSON is one object a line, schema fabric.top.v1.
     """
     as_json = show.is_json(output)
-    _run(watching.run_top(_socket(folder), interval_s, count, as_json=as_json))
+    with contextlib.suppress(KeyboardInterrupt):  # which is how it is meant to end
+        _run(watching.run_top(_socket(folder), interval_s, count, as_json=as_json))
 
 
 @app.command(epilog="Example: fabric metrics --dir home-1 | grep pressure")
@@ -245,14 +250,7 @@ def deliver(
     output: Output = "table",
 ) -> None:
     """Hand a signed record to this node. It is judged, spread by gossip, and forwarded into the log."""
-    try:
-        with file.open("rb") as source:
-            data = source.read(MAX_RECORD_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{file}: {(error.strerror or str(error)).lower()}") from error
-    if len(data) > MAX_RECORD_FILE_BYTES:
-        raise ConfigError(f"{file} is too large to be a record")
-    data = _signed_record(data.strip(), file)
+    data = _signed_record(_read(file, MAX_RECORD_FILE_BYTES).strip(), file)
     show.record(_ask(folder, "deliver", record=base64.b64encode(data).decode()), output)
 
 
@@ -307,10 +305,21 @@ def _run(job: Coroutine[Any, Any, None]) -> None:
 
 
 def _anchor(text: str) -> str:
-    path = Path(text)
-    if len(text) != 64 and path.is_file():
-        return path.read_text().strip()
-    return text
+    if len(text) == 64:
+        return text
+    try:
+        return _read(Path(text), ANCHOR_FILE_MAX_BYTES).decode(errors="replace").strip()
+    except ConfigError as error:
+        sentence = f"anchor: neither 64 lower-case hex digits nor a file that holds them: {error.sentence}"
+        raise ConfigError(sentence) from error
+
+
+def _read(file: Path, max_bytes: int) -> bytes:
+    """The whole of a file. Raises ConfigError."""
+    try:
+        return read_bounded(file, max_bytes, "SL-SIZE")
+    except (UsageError, Refused) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _signed_record(data: bytes, file: Path) -> bytes:
@@ -347,40 +356,15 @@ def _seed_table(seed: Seed) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command `fabric`. Every failure is one line on stderr."""
-    try:
-        try:
-            _main(arguments)
-        finally:
-            sys.stdout.flush()  # here, where somebody can still say that it failed
-    except BrokenPipeError:
-        # The reader of our output has gone (`fabric status | head`): nothing is left to say to it.
-        _forget_stdout()
-        raise SystemExit(EXIT_FAILED) from None
-    except OSError as error:
-        _forget_stdout()
-        where = "" if error.filename is None else f": {error.filename}"
-        print(f"fabric: {error.strerror or error}{where}", file=sys.stderr)
-        raise SystemExit(EXIT_FAILED) from None
+    ending.run(app, "fabric", arguments, _judge, EXIT_FAILED)
 
 
-def _forget_stdout() -> None:
-    """Nothing can be written there any more: let nobody try at the end of the process."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _main(arguments: list[str] | None) -> None:
-    wants_json = "json" in (sys.argv if arguments is None else arguments)
-    try:
-        app(args=arguments)
-    except FabricError as error:
-        if wants_json and not isinstance(error, ConfigError):
-            print(json.dumps({"error": {"code": error.code, "sentence": error.sentence}}))
-        code = "" if error.code in ("bad_config", "bad_request") else f"{error.code}: "
-        print(f"fabric: {code}{error.sentence}", file=sys.stderr)
-        usage = error.code in USAGE_CODES or isinstance(error, ConfigError)
-        raise SystemExit(EXIT_USAGE if usage else EXIT_FAILED) from None
-    except KeyboardInterrupt:
-        raise SystemExit(EXIT_FAILED) from None
+def _judge(error: Exception) -> ending.Failure | None:
+    if not isinstance(error, FabricError):
+        return None
+    exit_code = EXIT_USAGE if error.code in USAGE_CODES or isinstance(error, ConfigError) else EXIT_FAILED
+    code = "" if error.code in ("bad_config", "bad_request") else f"{error.code}: "
+    return ending.Failure(exit_code, error.code, error.sentence or error.code, f"{code}{error.sentence}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ Result = dict[str, Any]
 
 
 class AdminError(FabricError):
-    """A command cannot be done. `code` is stable: `bad_request`, `not_running`, or the cause's own."""
+    """A command cannot be done. `code` is stable: `bad_request`, `not_running`, `not_permitted` (the socket
+    is another user's), or the cause's own.
+    """
 
 
 class AdminServer:
@@ -66,11 +68,8 @@ class AdminServer:
         }
 
     async def start(self) -> None:
-        """Raises AdminError when the socket cannot be made, or another daemon answers there."""
-        with contextlib.suppress(OSError), _reachable(self._path) as path:
-            _, writer = await asyncio.open_unix_connection(path)
-            writer.close()
-            raise AdminError("already_running", f"another daemon serves {self._path.parent}")
+        """Raises AdminError when the socket cannot be made, or another daemon answers there, or may."""
+        await self._require_free()
         try:
             self._path.unlink(missing_ok=True)
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -85,6 +84,16 @@ class AdminServer:
             )
         except OSError as error:
             raise AdminError("bad_config", f"{self._path}: {error.strerror or error}") from error
+
+    async def _require_free(self) -> None:
+        try:
+            async with AdminClient(self._path):
+                pass
+        except AdminError as error:
+            if error.code == "not_running":
+                return
+            raise
+        raise AdminError("already_running", f"another daemon serves {self._path.parent}")
 
     async def close(self) -> None:
         """End every admin connection, with what it kept open, and remove the socket."""
@@ -254,6 +263,11 @@ class AdminClient:
                 self._reader, self._writer = await asyncio.open_unix_connection(
                     path, limit=limits.ADMIN_ANSWER_BYTES
                 )
+        except PermissionError as error:
+            sentence = (
+                f"{self._path} may be opened by the node's user and root alone; run this as one of them"
+            )
+            raise AdminError("not_permitted", sentence) from error
         except OSError as error:
             folder = self._path.parent
             sentence = f"no daemon runs in {folder}; start it: fabric node run --dir {folder}"

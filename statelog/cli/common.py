@@ -78,7 +78,7 @@ OutputOption = Annotated[
     Form, typer.Option("-o", "--output", help="A table for people, or JSON with a versioned schema.")
 ]
 
-_LABEL = re.compile(r"[a-zA-Z][a-zA-Z ]{9} |  [-+~] ")  # what a line begins with: its label or mark
+_LABEL = re.compile(r"[a-zA-Z][a-zA-Z ]{9} | {11}|  [-+~] ")  # what a line begins with: its label or mark
 _ANCHOR = re.compile(r"[0-9a-f]{64}")
 
 

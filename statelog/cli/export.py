@@ -14,6 +14,7 @@ from statelog.cli.common import (
     OutputOption,
     RootOption,
     StoreOption,
+    note,
     print_json,
     print_table,
     progress,
@@ -45,7 +46,8 @@ def export(
     """Write what is final of the store's logs as static files (C2SP tlog-tiles) that any web server can host.
 
     The authority log stands in FOLDER itself, the log of a partition in the folder of its name. Run it again
-    to add what is new: nothing that was exported is written twice, the checkpoint comes last.
+    to add what is new: a tile that is there is compared with the store and written again only when it is
+    damaged; the checkpoint comes last.
 
     With --dsse, FILE gets the final records of one log as DSSE envelopes for other people's verifiers.
 
@@ -64,6 +66,9 @@ def export(
         raise UsageError("tiles are written of all logs; --log belongs to --dsse")
     with opened(store, root) as log_, progress("exporting", log_.head.final_size) as advance:
         done = export_logs(log_.store, log_.anchor, folder, advance)
+    for one in done:
+        if one.mended:
+            note(f"{one.mended} tiles of {one.origin} in {folder} were damaged, and are written again")
     if output is Form.JSON:
         logs = [
             {
@@ -72,6 +77,7 @@ def export(
                 "size": one.size,
                 "root": one.root.hex(),
                 "tiles_written": one.written,
+                "tiles_mended": one.mended,
                 "history": list(one.history),
             }
             for one in done

@@ -194,7 +194,10 @@ def init(
         raise UsageError(f"--cost is one of {', '.join(COSTS)}; not {cost!r}")
     if (folder / ANCHOR_FILE).exists():
         raise UsageError(f"{folder} has an anchor: its cluster has begun already")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
     keyring = Keyring(folder)
     for source in key:
         keyring.open(source)

@@ -95,7 +95,7 @@ def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     Commits when the block ends, rolls back when it raises. Raises SourceUnreadable when the database fails,
     CommitUnknownError when the commit itself does.
     """
-    with _translated(), engine.connect() as connection:
+    with _translated(engine), engine.connect() as connection:
         connection = connection.execution_options(**{_WRITES: True})  # noqa: PLW2901 - the same connection, marked
         server = engine.dialect.name == "postgresql"  # SQLite has its own lock, and BEGIN IMMEDIATE takes it
         if server:  # whoever has waited must see what was written meanwhile, whatever the server's default
@@ -118,7 +118,7 @@ def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
 @contextmanager
 def read_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A transaction that only reads one snapshot of the store, and never blocks a writer."""
-    with _translated(), engine.connect() as connection:
+    with _translated(engine), engine.connect() as connection:
         if engine.dialect.name == "postgresql":  # SQLite reads a snapshot by itself
             connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901 - same one
         with connection.begin():
@@ -134,11 +134,11 @@ def integrity(connection: sa.Connection) -> list[str]:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(engine: sa.Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise SourceUnreadable(f"the store failed: {error.orig}") from error
+        raise SourceUnreadable(f"the store failed: {error.orig} ({engine.url.database})") from error
     except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its complaint, as it is
         raise SourceUnreadable(f"the store failed: it holds text that is not UTF-8 ({error})") from error
 

@@ -6,21 +6,27 @@ import contextlib
 import fcntl
 import glob
 import os
+import re
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from statelog.errors import UsageError, refuse
 
+_OPEN_ALREADY = re.compile(
+    r"/dev/std(in|out|err)|/dev/fd/[0-9]+|/proc/self/fd/[0-9]+"
+)  # what a shell's <(…) is called
 BESIDE_A_DATABASE = ("-wal", "-shm", "-journal")  # what SQLite may keep beside its file
 
 
 def read_bounded(path: Path, max_bytes: int, code: str) -> bytes:
     """The whole file, at most `max_bytes`.
 
-    Raises `UsageError` when it cannot be opened, and `Refused` with `code` when it is larger: one byte
-    past the bound is read, never more, whatever the file system says of its size.
+    Raises `UsageError` when it cannot be opened or is no file (`require_file`), and `Refused` with `code`
+    when it is larger: one byte past the bound is read, never more, whatever the file system says of its size.
     """
+    require_file(path)
     try:
         with path.open("rb") as source:
             data = source.read(max_bytes + 1)
@@ -31,6 +37,24 @@ def read_bounded(path: Path, max_bytes: int, code: str) -> bytes:
             code, f"{path} is too large to be what it should be", expected=f"at most {max_bytes} bytes"
         )
     return data
+
+
+def require_file(path: Path) -> None:
+    """Raises `UsageError` for what is not a regular file: a named pipe is waited for as long as nobody
+    writes, and a device may have no end.
+
+    What the caller's shell has opened already, `/dev/stdin` and `/dev/fd/N`, is whatever the user made it.
+    """
+    if _OPEN_ALREADY.fullmatch(str(path)):
+        return
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise UsageError(f"{path}: {_reason(error)}") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path}: is a directory")
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path} is not a regular file; to read it all the same: /dev/stdin < {path}")
 
 
 def read_first_line(path: Path, max_bytes: int) -> str:
@@ -62,7 +86,8 @@ def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def write_replacing(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Put `data` at `path`, atomically in place of what may be there. Raises `UsageError`."""
+    """Put `data` at `path`, atomically in place of the file that may be there. Raises `UsageError`."""
+    _require_replaceable(path)
     with _complete_copy(path, data, mode) as copy:
         try:
             copy.replace(path)
@@ -79,6 +104,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     What a process left that was killed in the making is removed by the next one for the same path. Raises
     `UsageError`.
     """
+    _require_replaceable(path)
     _forget_cut_off(path)
     copy = path.parent / f".{path.name}.{secrets.token_hex(6)}.making"
     try:
@@ -105,6 +131,18 @@ def remove_database(path: Path) -> None:
     """
     for beside in ("", *BESIDE_A_DATABASE):
         path.with_name(path.name + beside).unlink(missing_ok=True)
+
+
+def _require_replaceable(path: Path) -> None:
+    """Raises `UsageError` where a file would take the place of a device or a pipe: `/dev/null` for one, which
+    the superuser could so remove for everybody.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # nothing is there; what else is wrong is said by whoever makes the copy beside it
+    if _OPEN_ALREADY.fullmatch(str(path)) or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError(f"{path} is not a regular file, and none may take its place; name a new one")
 
 
 def _forget_cut_off(path: Path) -> None:

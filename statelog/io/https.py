@@ -21,6 +21,7 @@ from typing import Any, Self
 import httpx
 
 from statelog.errors import SourceUnreadable, UsageError
+from statelog.io.files import require_file
 from statelog.limits import HTTPS_CONNECT_S, HTTPS_IDLE_S, HTTPS_WASTE_BYTES
 
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
@@ -188,6 +189,8 @@ class Waiting:
 
 def tls_context(ca_file: Path | str | None) -> ssl.SSLContext:
     """TLS that verifies: against the system's roots, or one named certificate file. Raises UsageError."""
+    if ca_file is not None:
+        require_file(Path(ca_file))
     try:
         return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     except (OSError, ssl.SSLError) as error:

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from statelog import limits
 from statelog.errors import UsageError
+from statelog.io.files import require_file
 
 
 class PatientProtocol(H11Protocol):
@@ -86,6 +87,8 @@ def https_server(
     What the operator can mend is found here, before anything listens. Raises UsageError: no usable
     certificate, no such address, a taken port.
     """
+    require_file(certificate)
+    require_file(key)
     config = uvicorn.Config(
         app,
         ssl_certfile=str(certificate),

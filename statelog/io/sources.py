@@ -17,7 +17,7 @@ from statelog.audit_store import (
     StoredRollback,
     StoredSplitView,
 )
-from statelog.errors import refuse
+from statelog.errors import SourceUnreadable, refuse
 from statelog.io.database import integrity, open_database, read_transaction
 from statelog.io.resources import FolderResources, WebResources, is_address
 from statelog.io.schema import check_values
@@ -221,13 +221,15 @@ def open_source(url: str, log: str = AUTHORITY_LOG) -> Iterator[StoreSource]:
 def open_resources(source: str, ca_file: Path | None = None) -> Iterator[Resources]:
     """The files in the folder, or at the web address, `source`.
 
-    Raises UsageError for an address that is not https (or this machine).
+    Raises UsageError for an address that is not https (or this machine), SourceUnreadable without a folder.
     """
     if is_address(source):
         with WebResources(source, ca_file) as web:
             yield web
-    else:
-        yield FolderResources(Path(source))
+        return
+    if not Path(source).is_dir():
+        raise SourceUnreadable(f"there is no folder {source}, and it is no https:// address")
+    yield FolderResources(Path(source))
 
 
 @contextmanager

@@ -57,6 +57,14 @@ def cli(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
+def test_a_wrong_command_line_is_one_line() -> None:
+    for arguments in (("srve",), ("init",), ("serve", "--dir", "x", "--port", "many")):
+        command = [sys.executable, "-m", "control_api.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert "; see `control-api" in done.stderr
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -213,6 +221,32 @@ class TestSettings:
             read_settings(tmp_path, store="sqlite:///x.db")
         made = read_settings(tmp_path, store="sqlite:///x.db", anchor="a" * 64)
         assert made.tls_key == tmp_path / "tls.key"
+
+    @pytest.mark.parametrize("name", ["control-api.toml", "tls.pem", "tls.key", "token", "anchor"])
+    def test_a_pipe_is_not_waited_for(self, folder: Path, name: str) -> None:
+        with (folder / "control-api.toml").open("a") as sink:
+            sink.write('api_token_file = "token"\n')
+        (folder / "token").write_text("open sesame\n")
+        (folder / "anchor").write_text(read_settings(folder).anchor)
+        where = folder / name
+        data = where.read_bytes()
+        where.unlink()
+        os.mkfifo(where)
+        serve = (
+            "serve",
+            "--dir",
+            folder,
+            "--port",
+            "1",
+            "--anchor",
+            folder / "anchor",
+            "--host",
+            "192.0.2.1",
+        )
+        expect_one_line(cli(*serve), str(where), "not a regular file" if name != "anchor" else "readable")
+        where.unlink()
+        where.write_bytes(data)
+        expect_one_line(cli(*serve), "192.0.2.1")  # nothing else was wrong than that no port is here
 
     def test_a_token_file(self, folder: Path) -> None:
         with (folder / "control-api.toml").open("a") as sink:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from fabric import limits
 from fabric.heartbeat import heartbeat
 from fabric.io.admin import AdminClient, AdminError, AdminServer
+from fabric.io.node import Node
 from fabric.io.status import SCHEMA, status
 from statelog.canonical import encode
 from statelog.signing import record_id_of
@@ -21,6 +26,7 @@ from tests.support.aio import run
 from tests.support.authority import node_id
 from tests.support.farm import Farm, echo_server, identity_of
 
+NOBODY = 65534
 SERVICE = "web-admin"
 NAMES = ("control-1", "home-1", "node-9", "usa-los-1", "phone-a")
 
@@ -226,6 +232,46 @@ def test_only_the_owner_may_open_the_socket_and_only_one_daemon_serves_it(tmp_pa
         assert (await client.call("status"))["name"] == "phone-a"
 
     play(tmp_path, script)
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Not root, who may open anything."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_socket_that_may_not_be_opened_is_said_and_left_alone(tmp_path: Path) -> None:
+    path, node = tmp_path / "admin.sock", cast("Node", None)  # is not asked: nothing is ever served here
+
+    async def refused() -> None:
+        for attempt in (AdminClient(path).__aenter__, AdminServer(node, path).start):
+            with pytest.raises(AdminError) as caught:
+                await attempt()
+            assert (caught.value.code, str(path) in caught.value.sentence) == ("not_permitted", True)
+
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(path))
+        daemon.listen()
+        path.chmod(0)
+        with somebody_else():
+            run(refused)
+        assert path.is_socket()
+        path.chmod(0o600)
+
+        async def opened() -> None:
+            async with AdminClient(path):
+                pass
+            with pytest.raises(AdminError) as caught:
+                await AdminServer(node, path).start()
+            assert caught.value.code == "already_running"
+
+        run(opened)
 
 
 def test_a_deep_folder_is_no_obstacle_and_no_daemon_is_said(tmp_path: Path) -> None:

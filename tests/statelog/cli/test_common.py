@@ -13,6 +13,7 @@ import pytest
 SCRIPT = """
 from statelog.cli.common import say
 say("cluster    " + "word " * 30, "  + path: " + "word " * 30, "plain " * 30, "short", "a\\nb" + "c" * 150)
+say(" " * 11 + "babab " * 12)
 """
 
 
@@ -53,13 +54,16 @@ def test_long_lines_go_on_under_their_own_text() -> None:
     assert lines[mark + 1].startswith(" " * 4 + "word")
     (free,) = [at for at, line in enumerate(lines) if line.startswith("plain") and "short" in lines[at + 3]]
     assert lines[free + 1].startswith("plain")
+    words = [line for line in lines if "babab" in line]
+    assert len(words) == 2
+    assert all(line.startswith(" " * 11 + "babab") for line in words)
     assert "a" in lines
     assert "b" + "c" * 150 in lines
 
 
 def test_nothing_is_wrapped_in_a_pipe() -> None:
     out = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout
-    assert len(out.splitlines()) == 6
+    assert len(out.splitlines()) == 7
 
 
 @pytest.mark.parametrize("columns", [30, 80, 132])

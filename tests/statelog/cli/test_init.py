@@ -289,3 +289,12 @@ def test_the_store_of_another_cluster_is_left_alone(run: Run, tmp_path: Path) ->
     assert store.read_bytes() == before
     assert not (tmp_path / "other" / "anchor").exists()
     begin(run, tmp_path / "other", "--store", tmp_path / "other.db")
+
+
+def test_a_folder_that_cannot_be_one_is_usage(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place, why in ((tmp_path / "file", "file exists"), (tmp_path / "file" / "x", "not a directory")):
+        said = run("init", place, "--name", "farm", "--development")
+        assert (said.code, said.out, said.err) == (2, "", f"statelog: {place}: {why}\n")
+    (tmp_path / "empty").mkdir()
+    begin(run, tmp_path / "empty", "--name", "farm", "--development")

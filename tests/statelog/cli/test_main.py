@@ -81,8 +81,8 @@ def test_a_group_alone_shows_its_help(run: Run, arguments: tuple[str, ...]) -> N
         (("log", "--kind", "route.lease"), ""),
         (("needs-renewal", "--kind", "route.leese"), "no kind of record"),
         (("needs-renewal", "--kind", "route.lease"), ""),
-        (("check-proof", "/dev/null"), "SL-PROOF"),
-        (("inspect", "/dev/zero"), "SL-SIZE"),
+        (("check-proof", __file__), "SL-PROOF"),
+        (("inspect", "/dev/zero"), "not a regular file"),
     ],
 )
 def test_odd_numbers_and_names_are_one_line(
@@ -206,3 +206,81 @@ def test_upgrade(farm: Farm, run: Run) -> None:
     assert run("upgrade", "--store", farm.path).code == 0
     absent = run("upgrade", "--store", farm.path.parent / "absent.db")
     assert (absent.code, "no store" in absent.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check-proof", "PIPE", "--root", "0" * 64),
+        ("check-row", "PIPE", "--root", "0" * 64),
+        ("inspect", "PIPE"),
+        ("inspect", __file__, "--root", "PIPE"),
+        ("request", "text", "PIPE"),
+        ("key", "show", "file:PIPE"),
+        ("verify", "https://127.0.0.1:1", "--ca", "PIPE", "--root", "0" * 64),
+    ],
+    ids=" ".join,
+)
+def test_nobody_waits_for_a_pipe_that_nobody_writes(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    said = run(*(word.replace("PIPE", str(pipe)) for word in command))
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert f"{pipe} is not a regular file" in said.err
+
+
+def test_what_the_shell_pipes_in_is_read(farm: Farm, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "anchor").write_text(farm.anchor)
+    (tmp_path / "d.json").write_text("{}")
+    request, store = tmp_path / "p.sigreq", ("--store", farm.path, "--root", farm.anchor)
+    draft = ("propose", "policy.epoch", "--policy", "p", "--document", tmp_path / "d.json", "--out", request)
+    assert run(*draft, *store).code == 0
+    statelog = f"{sys.executable} -m statelog.cli.main"
+    for line in (
+        f"{statelog} inspect <(cat {request}) --root <(cat anchor)",
+        f"cat {request} | {statelog} inspect /dev/stdin",
+        f"{statelog} inspect /dev/stdin < {request}",
+    ):
+        ran = subprocess.run(
+            ["bash", "-c", line],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert "is a       signing request" in ran.stdout
+
+
+def test_a_standard_input_that_is_closed_answers_nothing(farm: Farm, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text("{}")
+    request, store = tmp_path / "p.sigreq", ("--store", farm.path, "--root", farm.anchor)
+    draft = ("propose", "policy.epoch", "--policy", "p", "--document", tmp_path / "d.json", "--out", request)
+    assert run(*draft, *store).code == 0
+    for arguments, exit_code in (
+        (("sign", request, "--key", "env:KEY_CONTROL_1", *store), 1),
+        (("inspect", "-"), 2),
+        (("inspect", request), 0),
+    ):
+        command = [sys.executable, "-m", "statelog.cli.main", *map(str, arguments)]
+        ran = subprocess.run(
+            ["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, text=True, check=False
+        )
+        assert (ran.returncode, "Traceback" in ran.stderr) == (exit_code, False)
+
+
+def test_what_a_locale_lacks_is_escaped(farm: Farm, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text("{}")
+    request, store = tmp_path / "p.sigreq", ("--store", farm.path, "--root", farm.anchor)
+    draft = ("propose", "policy.epoch", "--policy", "p", "--document", tmp_path / "d.json", "--out", request)
+    assert run(*draft, *store).code == 0
+    for encoding, shown in (("ascii", b"\\u2588"), ("utf-8", "\u2588".encode())):
+        command = [sys.executable, "-m", "statelog.cli.main", "request", "qr", str(request)]
+        ran = subprocess.run(
+            command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding}
+        )
+        assert (ran.returncode, ran.stderr, shown in ran.stdout) == (0, b"", True)

@@ -51,7 +51,7 @@ def test_a_request_in_json_all_the_way(farm: Farm, run: Run, request_file: Path,
     digest = ceremony.decode_request(request_file.read_bytes()).record_id
     key = ("--key", "env:KEY_CONTROL_1")
     asked = run("sign", request_file, *key, *store, "-o", "json", stdin="y\n")
-    assert (asked.code, asked.out, "--digest" in asked.err) == (2, "", True)
+    assert (asked.code, asked.json["schema"], "--digest" in asked.err) == (2, "statelog.error.v1", True)
     assert run("sign", request_file, *key, *store, "--digest", digest, "--qr", "-o", "json").code == 2
     signed = run("sign", request_file, *key, *store, "--digest", digest, "-o", "json")
     assert signed.code == 0, signed.err
@@ -146,3 +146,22 @@ def test_what_development_accepted_is_marked_everywhere(
 def test_a_request_that_nobody_can_place_says_nothing_of_the_mode(run: Run, request_file: Path) -> None:
     said = run("diff", request_file, "--offline", "-o", "json").json
     assert said["bootstrap"] is None
+
+
+def test_programs_are_told_in_one_shape_what_people_are_told(farm: Farm, run: Run, tmp_path: Path) -> None:
+    tampered, store = tmp_path / "t.tlog-proof", ("--store", farm.path, "--root", farm.anchor)
+    tampered.write_bytes(b"no proof")
+    for command, exit_code, code in (
+        (("status", "--store", tmp_path / "none"), 2, "usage"),
+        (("log", "--bogus"), 2, "usage"),
+        (("show", "4711", *store), 2, "usage"),
+        (("check-proof", tampered, "--root", farm.anchor), 1, "SL-PROOF"),
+        (("verify", tmp_path / "none", "--root", farm.anchor), 3, "unreadable"),
+    ):
+        for asked in (("-o", "json"), ("-ojson",), ("--output", "json"), ("--output=json",)):
+            said = run(*command, *asked)
+            assert (said.code, said.out.count("\n"), said.err.count("\n")) == (exit_code, 1, 1)
+            assert (said.json["schema"], said.json["error"]["code"]) == ("statelog.error.v1", code)
+            assert said.json["error"]["sentence"] in said.err
+        assert run(*command).out == ""
+    assert run("status", *store, "-o", "json").json["schema"] == "statelog.status.v1"

@@ -206,7 +206,7 @@ def test_an_unreadable_source_is_exit_3(run: Run, tmp_path: Path, content: bytes
     [
         (("x.db",), "--root"),
         (("x.db", "--root", "short"), "short"),
-        (("x.db", "--root", "/dev/null"), "64 hex digits"),
+        (("x.db", "--root", __file__), "64 hex digits"),
         (("http://logs.example/farm", "--root", "0" * 64), "not an https:// address"),
         (("https://logs.example/farm?x", "--root", "0" * 64), "address alone"),
         (("x.db", "--root", "0" * 64, "--jobs", "-1"), "--jobs"),

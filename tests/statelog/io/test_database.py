@@ -184,7 +184,10 @@ def test_a_reader_sees_one_snapshot(engine: sa.Engine) -> None:
 
 
 def test_errors_of_the_database_are_translated(engine: sa.Engine) -> None:
-    with pytest.raises(SourceUnreadable, match="store failed"), read_transaction(engine) as connection:
+    with (
+        pytest.raises(SourceUnreadable, match=rf"failed: .*\({engine.url.database}\)$"),
+        read_transaction(engine) as connection,
+    ):
         connection.exec_driver_sql("SELECT nothing FROM nowhere")
     with pytest.raises(SourceUnreadable, match="store failed"), write_transaction(engine) as connection:
         connection.exec_driver_sql("SELECT nothing FROM nowhere")

@@ -11,12 +11,14 @@ import sqlalchemy as sa
 from statelog.audit import audit
 from statelog.checkpoint import parse_signed_checkpoint
 from statelog.errors import Refused, SourceUnreadable, UsageError
-from statelog.io import tables
+from statelog.io import saved_fold, tables
 from statelog.io.database import write_transaction
 from statelog.io.export import Exported, export_logs
+from statelog.io.loading import load_replay
 from statelog.io.sequencer import Sequencer
 from statelog.io.sources import open_tiles
 from statelog.io.store import Store
+from statelog.merkle import leaf_hash
 from statelog.note import parse_note
 from statelog.replay import Replay
 from tests.support.authority import Cluster, make_cluster, signer
@@ -98,6 +100,79 @@ def test_what_the_folder_has_lost_is_written_again(engine: sa.Engine, tmp_path: 
         (folder / lost).unlink()
     assert export_tiles(Store(engine), CLUSTER.anchor, folder).written == 2
     assert read_folder(folder) == before
+
+
+@pytest.mark.parametrize("how", ["other bytes", "cut off", "longer", "empty", "a link to nowhere"])
+@pytest.mark.parametrize("which", ["tile/entries/000", "tile/0/000", "tile/0/001.p/44", "tile/1/000.p/1"])
+def test_what_is_damaged_in_the_folder_is_written_again(
+    engine: sa.Engine, tmp_path: Path, which: str, how: str
+) -> None:
+    folder = tmp_path / "tiles"
+    grow(engine, 300 - SIZE)
+    export_tiles(Store(engine), CLUSTER.anchor, folder)
+    before, where = read_folder(folder), folder / which
+    data = where.read_bytes()
+    if how == "a link to nowhere":
+        where.unlink()
+        where.symlink_to(tmp_path / "nowhere")
+    else:
+        others = {"other bytes": data[:-1] + bytes([data[-1] ^ 1]), "cut off": data[:-1], "longer": data * 2}
+        where.write_bytes(others.get(how, b""))
+    done = export_tiles(Store(engine), CLUSTER.anchor, folder)
+    assert (done.written, done.mended) == (1, how != "a link to nowhere")
+    assert read_folder(folder) == before
+    done = export_tiles(Store(engine), CLUSTER.anchor, folder)
+    assert (done.written, done.mended) == (0, 0)
+
+
+def test_a_damaged_store_mends_nothing(engine: sa.Engine, tmp_path: Path) -> None:
+    """A saved fold, which is trusted, leads past old entries: what has rotted there is not read before."""
+    folder = tmp_path / "tiles"
+    grow(engine, 300 - SIZE)
+    export_tiles(Store(engine), CLUSTER.anchor, folder)
+    before, store = read_folder(folder), Store(engine)
+    path = saved_fold.path_beside(store)
+    assert path is not None
+    saved_fold.save(path, load_replay(store, CLUSTER.anchor))
+    entry, node = tables.log_entry, tables.log_node
+    sound = (
+        sa.select(entry.c.leaf).where(entry.c.log_index == 20),
+        sa.select(node.c.hash).where(node.c.level == 8),
+    )
+    with write_transaction(engine) as connection:
+        leaf, tree = (bytes(connection.execute(one).scalar_one()) for one in sound)
+    for values, where in (
+        (entry.update().values(leaf=leaf[:-2] + b" }"), entry.c.log_index == 20),
+        (entry.update().values(leaf_hash=bytes(32)), entry.c.log_index == 20),
+        (node.update().values(hash=bytes(32)), node.c.level == 8),
+    ):
+        with write_transaction(engine) as connection:
+            connection.execute(values.where(where))
+        with pytest.raises(Refused) as refused:
+            export_tiles(store, CLUSTER.anchor, folder)
+        assert refused.value.code in {"SL-STORED", "SL-ROOT"}
+        assert read_folder(folder) == before
+        with write_transaction(engine) as connection:
+            connection.execute(
+                entry.update().values(leaf=leaf, leaf_hash=leaf_hash(leaf)).where(entry.c.log_index == 20)
+            )
+            connection.execute(node.update().values(hash=tree).where(node.c.level == 8))
+    assert export_tiles(store, CLUSTER.anchor, folder).written == 0
+
+
+def test_a_full_tile_of_an_export_that_was_cut_off_ends_its_beginnings(
+    engine: sa.Engine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiles"
+    export_tiles(Store(engine), CLUSTER.anchor, folder)
+    checkpoint = (folder / "checkpoint").read_bytes()
+    grow(engine, 300 - SIZE)
+    export_tiles(Store(engine), CLUSTER.anchor, folder)
+    (folder / "checkpoint").write_bytes(checkpoint)  # as if it had stopped before it said what it wrote
+    (folder / "tile/0/000.p").mkdir()
+    (folder / "tile/0/000.p/9").write_bytes(b"")
+    assert export_tiles(Store(engine), CLUSTER.anchor, folder).written == 0
+    assert not (folder / "tile/0/000.p").exists()
 
 
 def test_a_damaged_checkpoint_is_named_and_may_be_removed(engine: sa.Engine, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -20,10 +21,54 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
     assert caught.value.code == "SL-REQUEST"
 
 
-def test_an_endless_file_is_not_read_to_its_end() -> None:
-    with pytest.raises(Refused) as caught:
-        read_bounded(Path("/dev/zero"), 1_000, "SL-KEYFILE")
-    assert caught.value.code == "SL-KEYFILE"
+def test_what_may_have_no_end_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(UsageError, match=f"{path} is not a regular file; .* /dev/stdin < {path}"):
+            read_bounded(path, 1_000, "SL-KEYFILE")
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(__file__)
+    assert read_bounded(tmp_path / "link", 1_000_000, "SL-KEYFILE") == Path(__file__).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}"])
+def test_what_the_shell_has_opened_is_read_up_to_the_bound(name: str) -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"x" * 11)
+        os.close(writer)
+        with pytest.raises(Refused) as caught:
+            read_bounded(Path(name.format(reader)), 9, "SL-KEYFILE")
+        assert caught.value.code == "SL-KEYFILE"
+    finally:
+        os.close(reader)
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"x" * 9)
+        os.close(writer)
+        assert read_bounded(Path(name.format(reader)), 9, "SL-KEYFILE") == b"x" * 9
+    finally:
+        os.close(reader)
+
+
+def test_no_file_takes_the_place_of_a_device_or_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "null").symlink_to("/dev/null")
+    for path in (pipe, tmp_path / "null", Path("/dev/fd/1")):
+        before = path.lstat().st_ino
+        with pytest.raises(UsageError, match="is not a regular file, and none may take its place"):
+            write_replacing(path, b"x")
+        with pytest.raises(UsageError, match="is not a regular file"), replacing(path):
+            pytest.fail("nothing is made")
+        assert path.lstat().st_ino == before
+    assert {one.name for one in tmp_path.iterdir()} == {"null", "pipe"}
+    pipe.unlink()
+    write_replacing(pipe, b"x")
+    write_replacing(pipe, b"y")
+    assert pipe.read_bytes() == b"y"
 
 
 def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:

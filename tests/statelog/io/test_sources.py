@@ -21,7 +21,7 @@ from statelog.io.database import open_database, write_transaction
 from statelog.io.evidence import Evidence, KeptSplitView
 from statelog.io.loading import load_replay
 from statelog.io.sequencer import Sequencer
-from statelog.io.sources import open_source
+from statelog.io.sources import open_resources, open_source
 from statelog.io.store import Store
 from statelog.io.verify_pool import VerifyPool
 from statelog.signing import record_id_of
@@ -103,6 +103,13 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "junk.db").write_bytes(b"junk" * 1_000)
     with pytest.raises(SourceUnreadable), open_source(f"sqlite:///{tmp_path / 'junk.db'}"):
         pytest.fail("that is no database")
+    with (
+        pytest.raises(SourceUnreadable, match=f"no folder {tmp_path / 'none'}"),
+        open_resources(str(tmp_path / "none")),
+    ):
+        pytest.fail("there is no such folder")
+    with open_resources(str(tmp_path)) as resources:
+        assert resources.get("junk.db", 4_000) == b"junk" * 1_000
 
 
 def test_every_entry_with_a_changed_byte_is_named(url: str, engine: sa.Engine) -> None:
