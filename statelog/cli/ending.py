@@ -12,15 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from statelog.cli.common import EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, print_json
 from statelog.wording import plain
-
-# The base of what typer says is wrong with a command line; it exports only the errors derived from it.
-_CommandLineError = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ def run(
             code = ended if isinstance(ended, int) else EXIT_OK
         finally:
             sys.stdout.flush()  # here, where somebody can still say that it failed
-    except _CommandLineError as error:
+    except TyperException as error:
         failure = Failure(EXIT_USAGE, "usage", _of_command_line(error))
     except typer.Abort:
         failure = Failure(EXIT_FINDINGS, "stopped", "stopped: nothing was answered")
