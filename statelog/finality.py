@@ -91,20 +91,26 @@ def needed_sets(state: AuthorityState, final_size: int, size: int) -> tuple[Witn
 
 
 def milestones(
-    state: AuthorityState, checkpoints: Callable[[int], Iterable[tuple[int, Note]]], final_size: int
+    state: AuthorityState,
+    checkpoints: Callable[[int], Iterable[tuple[int, Note]]],
+    final_size: int,
+    last: int | None = None,
 ) -> list[tuple[int, Note]]:
     """The final heads that show, one after the other, that the head of `final_size` is final, itself the
-    last: the first final head over each change of the witness set, and the newest.
+    last: the first final head over each change of the witness set, and the newest, or with `last` the first
+    final head of so many entries in its place.
 
     A witness that left the set does not cosign the newest head, so without these nobody could tell whether
     those who remain were ever cosigned by those who left. `checkpoints(start)` gives the heads of `start`
-    entries and more, by size; `state` is the state after at least `final_size` entries.
+    entries and more, by size; `state` is the state after at least `final_size` entries,
+    or what is shown of it, which `last` then lies beyond.
 
     Raises Refused SL-FINALITY when a change below `final_size` is not covered, or the last head not final.
     """
     found: list[tuple[int, Note]] = []
     since = 0
-    for start in [index + 1 for index, _ in state.witness_history if index < final_size] + [final_size]:
+    end = final_size if last is None else last
+    for start in [index + 1 for index, _ in state.witness_history if index < end] + [end]:
         if start <= since:
             continue
         for size, note in checkpoints(start):

@@ -18,6 +18,7 @@ from statelog.io.store import Store
 from statelog.io.suffix import drop_suffix
 from statelog.limits import STORE_BATCH_ENTRIES
 from statelog.replay import Entry, Replay
+from statelog.state import WitnessSet
 
 _log = logging.getLogger(__name__)
 
@@ -165,12 +166,15 @@ class HeldLog:
         end = min(end, start + STORE_BATCH_ENTRIES)
         return [row.leaf for row in self.store.entries(start, end)] if start < end else []
 
-    def freshness(self) -> int | None:
-        """The Unix second from which the age of the final head counts; None without one."""
+    def freshness(self, witnesses: WitnessSet) -> int | None:
+        """The Unix second from which the age of the final head counts; None without one.
+
+        `witnesses` are those in force now. Those of a partition's last entry may have left since, and then
+        their word is worth nothing any more.
+        """
         note = self.head_note()
         if note is None:
             return None
-        witnesses = self.final.state.witnesses
         _, parsed = parse_signed_checkpoint(note)
         return freshness(final_cosignatures(parsed, witnesses), witnesses.faulty)
 

@@ -284,7 +284,7 @@ class Replica(RecordsAhead):
         if head is None or head.final_size == 0:
             return
         if head.final_size <= held.final.size:
-            if held.freshness() != self._fresh_at.get(log):
+            if held.freshness(self.final.state.witnesses) != self._fresh_at.get(log):
                 self._publish(self._update())
             return
         following, entries = held.final.copy(), list[Entry]()
@@ -408,7 +408,7 @@ class Replica(RecordsAhead):
         """Who may write the log now stands in the authority log, however far its own last entry looked."""
         held, descriptor = self.held(log), self.final.state.descriptor
         head, term = held.store.head(), self.final.state.terms.get(log)
-        self._fresh_at[log] = held.freshness()
+        self._fresh_at[log] = held.freshness(descriptor.witnesses)
         return LogStatus(
             origin=f"{self.cluster}/{log}",
             size=held.final.size if head is None else head.size,

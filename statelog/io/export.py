@@ -122,7 +122,11 @@ def _beyond(done: int, progress: Callable[[int], None]) -> Callable[[int], None]
 
 
 def final_heads(
-    store: Store, state: AuthorityState, final_size: int, connection: sa.Connection
+    store: Store,
+    state: AuthorityState,
+    final_size: int,
+    connection: sa.Connection,
+    last: int | None = None,
 ) -> list[tuple[int, Note]]:
     """The store's heads that show its final head to be final (`finality.milestones`), roots compared.
 
@@ -134,7 +138,7 @@ def final_heads(
             (size, parse_signed_checkpoint(data)[1]) for size, data in store.checkpoints(start, connection)
         )
 
-    kept = milestones(state, from_size, final_size)
+    kept = milestones(state, from_size, final_size, last)
     for size, note in kept:
         root = store.tree(size, connection).root()
         found = parse_signed_checkpoint(note.format())[0]

@@ -14,7 +14,7 @@ from statelog.io.sequencers import Sequencers
 from statelog.signing import record_id_of
 from tests.fabric.io.test_replica import Site
 from tests.support.authority import make_cluster, node_id, signer
-from tests.support.logs import cosigned
+from tests.support.logs import WITNESSES, cosigned, head_note, replay_of
 from tests.support.partitions import WRITER, Partition
 
 
@@ -192,6 +192,33 @@ def test_what_a_writer_appended_and_others_made_final_stays(site: PartitionSite)
     head = store.head()
     assert head is not None
     assert (head.size, head.final_size) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "codes"),
+    [
+        (("witness-1", "witness-2", "witness-3", "witness-5"), []),
+        (("witness-5", "witness-6", "witness-7", "witness-8"), [("routes-eu-1", "SL-FRESHNESS")]),
+    ],
+)
+def test_a_head_that_nobody_in_force_cosigned_counts_as_old(
+    site: PartitionSite, names: tuple[str, ...], codes: list[tuple[str, str]]
+) -> None:
+    """As in `statelog status` and the API: those who left may have left with their keys."""
+    site.eu.append(site.eu.lease("eu-1/a"))
+    assert site.give()
+    site.cluster.append(site.cluster.descriptor(witnesses=site.cluster.witness_set(*names)))
+    intake, leaves = site.replica.intake(), site.cluster.leaves()
+    site.replica.take(intake, Entries(intake.size, leaves[intake.size :]))
+    note = cosigned(head_note(replay_of(site.cluster)), {*WITNESSES, *names}, at=int(site.now))
+    assert site.replica.take(intake, Head(note))
+    assert [(one.log, one.code) for one in site.last.alarms(site.now)] == codes
+
+    site.eu.append(site.eu.lease("eu-1/b"))
+    intake = site.replica.intake(site.eu.log)
+    assert site.replica.take(intake, Entries(0, site.eu.leaves))
+    assert site.replica.take(intake, Head(cosigned(site.eu.head(), {*WITNESSES, *names}, at=int(site.now))))
+    assert site.last.alarms(site.now) == []
 
 
 def test_alarms_name_the_partition(site: PartitionSite) -> None:
