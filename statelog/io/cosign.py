@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -138,21 +139,26 @@ class _Refusing:
     def __init__(self, current: CosignRound) -> None:
         self._current = current
         self._waiting: dict[str, WitnessKey] = {}  # by key id
-        self._asked_with: dict[
-            str, int
-        ] = {}  # how many quorums had been met then, by key id; one more: final
+        self._asked_with: Counter[str] = Counter()  # how many quorums had been met then, by key id
+        self._led: set[str] = set()  # key ids
 
     def add(self, witness: WitnessKey) -> None:
         self._waiting[witness.key_id] = witness
 
-    def due(self, final: bool) -> list[WitnessKey]:
-        """Whom to ask again: it refused for the first time, or since then another quorum has been met, or the
-        head become final.
-        """
+    def to_lead(self) -> list[WitnessKey]:
+        """Who refused for the first time."""
+        found = [one for key_id, one in self._waiting.items() if key_id not in self._led]
+        for one in found:
+            del self._waiting[one.key_id]
+            self._led.add(one.key_id)
+        return found
+
+    def to_ask(self) -> list[WitnessKey]:
+        """Whom to ask again: another quorum has been met since; with the last one the head is final."""
         if not self._waiting:
             return []
-        met = len(self._current.sets) + 1 if final else sum(one.met for one in self._current.results())
-        found = [one for key_id, one in self._waiting.items() if self._asked_with.get(key_id, -1) < met]
+        met = sum(one.met for one in self._current.results())
+        found = [one for key_id, one in self._waiting.items() if self._asked_with[key_id] < met]
         for one in found:
             del self._waiting[one.key_id]
             self._asked_with[one.key_id] = met
@@ -219,7 +225,6 @@ class _Collecting:
         self._collected, self._round = _begin(store, replay)
         self._lock = asyncio.Lock()
         self._refusing = _Refusing(self._round)
-        self._led: set[str] = set()  # key ids
         self._answered: set[str] = set()
 
     async def run(self) -> Collected:
@@ -237,8 +242,9 @@ class _Collecting:
                     task.result()
                 if not done:
                     break
-                due = self._refusing.due(self._collected.final)
-                more = {asyncio.ensure_future(self._again(witness)) for witness in due}
+                more = {asyncio.ensure_future(self._led(one)) for one in self._refusing.to_lead()}
+                due = self._refusing.to_ask()
+                more |= {asyncio.ensure_future(self._one(witness)) for witness in due}
                 again |= more
                 tasks |= more
         finally:
@@ -278,15 +284,12 @@ class _Collecting:
             self._answered.add(witness.key_id)
             self._note_final()
 
-    async def _again(self, witness: WitnessKey) -> None:
-        """Ask a witness that has refused, unless nothing is different yet."""
-        if witness.key_id not in self._led:
-            self._led.add(witness.key_id)
-            led = await self._lead(witness)
-            if not (led or self._collected.final or any(one.met for one in self._round.results())):
-                self._refusing.add(witness)
-                return
-        await self._one(witness)
+    async def _led(self, witness: WitnessKey) -> None:
+        """Lead a witness that has refused, and ask it again if it got anywhere."""
+        if await self._lead(witness):
+            await self._one(witness)
+        else:
+            self._refusing.add(witness)
 
     async def _lead(self, witness: WitnessKey) -> bool:
         """Have a witness cosign the final heads over changes of the witnesses that it missed, one by one:
