@@ -65,14 +65,16 @@ class PastSigners:
         """The public key of that id; empty when nobody ever signed with one."""
         return self._keys.get(key_id, b"")
 
-    def were_enough(self, role: str, signers: list[str], brought: Iterable[str]) -> bool:
-        """Whether a quorum of `role` is among the `signers` (key ids). Only the hashes of recovery keys are
-        known before an intent shows the keys: of those `brought` they count.
+    def were_enough(self, role: str, signers: list[str]) -> bool:
+        """Whether a quorum of `role` is among the `signers` (key ids). Of recovery keys the log may know no
+        more than the hashes, which are these ids.
         """
-        if any(count(one, signers).met for one in self._sets.get(role, ())):
-            return True
-        shown = set(signers) & set(brought) if role == RECOVERY else set()
-        return any(len(shown.intersection(one.key_sha256)) >= one.threshold > 0 for one in self._recoveries)
+        if role == RECOVERY:
+            found = set(signers)
+            return any(
+                len(found.intersection(one.key_sha256)) >= one.threshold > 0 for one in self._recoveries
+            )
+        return any(count(one, signers).met for one in self._sets.get(role, ()))
 
     def was_signed_by_its_node(self, record: Record, signers: list[str]) -> bool:
         """Whether the one node that signs such a record did: who holds the certificate above a delegated one,
@@ -144,9 +146,7 @@ def _fault_of_signatures(record: Record, message: bytes, signers: PastSigners, s
         signed.append(key_id)
     role, _ = kind.signer_role(record, state)
     enough = (
-        signers.was_signed_by_its_node(record, signed)
-        if role == NODE
-        else signers.were_enough(role, signed, brought)
+        signers.was_signed_by_its_node(record, signed) if role == NODE else signers.were_enough(role, signed)
     )
     if not enough:
         return "those who signed the kept record were never enough to sign it"

@@ -146,6 +146,11 @@ def test_one_node_signs_and_no_other_for_it() -> None:
     assert faults(delegated("node:relay-1", unknown), cluster) == [NEVER_ENOUGH] * 2
     assert faults(announced("node:phone-a"), cluster) == []
     assert faults(announced("node:relay-1"), cluster) == [NEVER_ENOUGH] * 2
+    of_no_node = [
+        row_of(cluster.candidates(node_id=key_id("control-1"), listen=[f"[::]:{port}"], by=["control-1"]))
+        for port in (1, 2)
+    ]
+    assert faults(of_no_node, cluster) == [NEVER_ENOUGH] * 2
 
 
 def test_what_the_same_people_signed_in_another_cluster_is_no_evidence() -> None:
@@ -166,6 +171,21 @@ def test_two_intents_of_recovery_holders(shown: tuple[str, ...], expected: list[
     coming = [CLUSTER.descriptor(clock_skew_s=n) for n in (60, 90)]
     rows = [row_of(CLUSTER.recovery_intent(one, shown=shown)) for one in coming]
     assert faults(rows) == expected
+
+
+def test_nobody_recovers_a_cluster_without_recovery_keys() -> None:
+    cluster = make_cluster("development")
+    coming = [cluster.descriptor(clock_skew_s=n) for n in (60, 90)]
+    rows = [row_of(cluster.recovery_intent(one, shown=("recovery-1",))) for one in coming]
+    assert faults(rows, cluster) == [NEVER_ENOUGH] * 2
+
+
+def test_recovery_holders_are_no_root() -> None:
+    cluster = make_cluster()
+    holders = ("recovery-1", "recovery-2")
+    cluster.append(cluster.recovery_intent(cluster.descriptor()))  # which shows their keys
+    rows = [row_of(cluster.descriptor(clock_skew_s=skew, by=holders)) for skew in (60, 90)]
+    assert faults(rows, cluster) == [NEVER_ENOUGH] * 2
 
 
 def test_two_descriptors_of_a_recovery() -> None:
