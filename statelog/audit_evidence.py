@@ -34,12 +34,15 @@ class EvidenceLog(Protocol):
 
 
 class PastSigners:
-    """Everybody who could sign at some time of an authority log. Memory: its key sets, and a key a node."""
+    """Everybody who could sign at some time of an authority log. Memory: its key sets, a key a node, and the
+    holder of each certificate.
+    """
 
     def __init__(self) -> None:
         self._sets: dict[str, dict[KeySet, None]] = {}  # by role, in whatever partition
         self._keys: dict[str, bytes] = {}
         self._nodes: set[str] = set()
+        self._holders: dict[str, str] = {}  # node ids, by the record id of a certificate
         self._recoveries: dict[Recovery, None] = {}
 
     def entry(self, entry: Entry, state: AuthorityState) -> None:
@@ -48,6 +51,8 @@ class PastSigners:
         if name == "node.approval":
             self._nodes.add(record["node_id"])
             self._keys[record["node_id"]] = bytes_of(record["public"])
+        elif name == "role.certificate":
+            self._holders[entry.record_id] = record["node_id"]
         elif name == "authority.descriptor":
             self._add(state.descriptor.root, state.descriptor.control)
             self._recoveries[state.descriptor.recovery] = None
@@ -60,16 +65,24 @@ class PastSigners:
         """The public key of that id; empty when nobody ever signed with one."""
         return self._keys.get(key_id, b"")
 
-    def were_enough(self, role: str, signers: list[str], brought: Iterable[str]) -> bool:
-        """Whether a quorum of `role` is among the `signers` (key ids). Only the hashes of recovery keys are
-        known before an intent shows the keys: of those `brought` they count.
+    def were_enough(self, role: str, signers: list[str]) -> bool:
+        """Whether a quorum of `role` is among the `signers` (key ids). Of recovery keys the log may know no
+        more than the hashes, which are these ids.
         """
-        if role == NODE:
-            return not self._nodes.isdisjoint(signers)
-        if any(count(one, signers).met for one in self._sets.get(role, ())):
-            return True
-        shown = set(signers) & set(brought) if role == RECOVERY else set()
-        return any(len(shown.intersection(one.key_sha256)) >= one.threshold > 0 for one in self._recoveries)
+        if role == RECOVERY:
+            found = set(signers)
+            return any(
+                len(found.intersection(one.key_sha256)) >= one.threshold > 0 for one in self._recoveries
+            )
+        return any(count(one, signers).met for one in self._sets.get(role, ()))
+
+    def was_signed_by_its_node(self, record: Record, signers: list[str]) -> bool:
+        """Whether the one node that signs such a record did: who holds the certificate above a delegated one,
+        or whom the record is about.
+        """
+        parent = record.get("parent")
+        node = record["node_id"] if parent is None else self._holders.get(parent)
+        return node in self._nodes and node in signers
 
     def _add(self, *sets: KeySet) -> None:
         for one in sets:
@@ -114,6 +127,8 @@ def _fault(item: StoredEvidence, signers: PastSigners, state: AuthorityState) ->
         return "the kept record is another than the row says"
     if "/".join(subject_of(item.data)) != item.subject:
         return "the kept record is about another subject than the row says"
+    if record["cluster_id"] != state.cluster_id:
+        return "the kept record is of another cluster"
     return _fault_of_signatures(record, message, signers, state)
 
 
@@ -130,6 +145,9 @@ def _fault_of_signatures(record: Record, message: bytes, signers: PastSigners, s
             return "a signature of the kept record is wrong"
         signed.append(key_id)
     role, _ = kind.signer_role(record, state)
-    if not signers.were_enough(role, signed, brought):
+    enough = (
+        signers.was_signed_by_its_node(record, signed) if role == NODE else signers.were_enough(role, signed)
+    )
+    if not enough:
         return "those who signed the kept record were never enough to sign it"
     return ""

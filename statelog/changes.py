@@ -162,7 +162,7 @@ class GrantLease(NamedTuple):
         """Enter the lease and its places in the index, which most renewals leave as they are."""
         lease = self.lease
         old = state.leases.get(lease.route_id)
-        if old is not None and old.hops == lease.hops and old.partition == lease.partition:
+        if old is not None and old.hops == lease.hops:  # and of one partition, which no route leaves
             state.leases[lease.route_id] = lease
             return
         drop_lease(state, lease.route_id)

@@ -477,7 +477,7 @@ class Witness:
         """
         if self.state.size:
             return self.state.size <= replay.size
-        return replay.term > 0 and any(self.name in one.by_name for _, one in replay.state.witness_history)
+        return replay.term > 0 and any(self._is_of(one) for _, one in replay.state.witness_history)
 
     @staticmethod
     def _check_seen(replay: Replay, leaf: bytes) -> None:
@@ -544,11 +544,16 @@ class Witness:
         for (_, before), (index, coming) in pairwise(candidate.state.witness_history):
             if index < self.state.size:
                 continue
-            if self.name in before.by_name:
+            if self._is_of(before):
                 return  # it is one of those that others wait for
-            if self.name in coming.by_name:
+            if self._is_of(coming):
                 _check_quorum_before(note, before)
                 return
+
+    def _is_of(self, witnesses: WitnessSet) -> bool:
+        """Whether this witness is one of the set; not if another has only had its name there."""
+        key = witnesses.by_name.get(self.name)
+        return key is not None and key.public == self._signer.public
 
     def _persist(self, request_id: int, request: AddCheckpoint, candidate: Replay) -> _Steps:
         head = request.checkpoint

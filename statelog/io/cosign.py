@@ -140,16 +140,25 @@ class _Refusing:
         self._current = current
         self._waiting: dict[str, WitnessKey] = {}  # by key id
         self._asked_with: Counter[str] = Counter()  # how many quorums had been met then, by key id
+        self._led: set[str] = set()  # key ids
 
     def add(self, witness: WitnessKey) -> None:
         self._waiting[witness.key_id] = witness
 
-    def due(self, final: bool) -> list[WitnessKey]:
-        """Whom to ask again: another quorum has been met since, or the head is final."""
+    def to_lead(self) -> list[WitnessKey]:
+        """Who refused for the first time."""
+        found = [one for key_id, one in self._waiting.items() if key_id not in self._led]
+        for one in found:
+            del self._waiting[one.key_id]
+            self._led.add(one.key_id)
+        return found
+
+    def to_ask(self) -> list[WitnessKey]:
+        """Whom to ask again: another quorum has been met since; with the last one the head is final."""
         if not self._waiting:
             return []
         met = sum(one.met for one in self._current.results())
-        found = [one for key_id, one in self._waiting.items() if final or self._asked_with[key_id] < met]
+        found = [one for key_id, one in self._waiting.items() if self._asked_with[key_id] < met]
         for one in found:
             del self._waiting[one.key_id]
             self._asked_with[one.key_id] = met
@@ -183,10 +192,10 @@ async def collect(
     as the final mark is durable; witnesses slower than that, or than a quorum that refreshes, get
     `COSIGN_STRAGGLER_S` more.
 
-    An `ask` that raises counts as a witness that is away. A witness that refuses is asked once more when a
-    quorum is met, for one that joins waits for those before it, and when the head is final, with the
-    cosignatures that it carries by then: it may have been away for long. If witnesses changed meanwhile it is
-    then first led over the heads that show so, for it may know nobody who cosigned the newest.
+    An `ask` that raises counts as a witness that is away. One that refuses is first led over the final heads
+    that it missed, if witnesses changed meanwhile: it may know nobody who cosigns the newest, and those whom
+    it waits for may have left. It is asked once more when a quorum is met, for one that joins waits for those
+    before it, and when the head is final, with the cosignatures that it carries by then.
 
     Raises UsageError without a checkpoint or with a replay that is behind, SourceUnreadable when the store
     fails.
@@ -223,20 +232,20 @@ class _Collecting:
         asked = [one for one in self._round.witnesses() if self._refresh or one.key_id not in known]
         self._note_final()
         tasks = {asyncio.ensure_future(self._one(witness)) for witness in asked}
-        led: set[asyncio.Task[None]] = set()
+        again: set[asyncio.Task[None]] = set()
         try:
             while tasks:
-                longest = COSIGN_LEAD_S if tasks & led else COSIGN_STRAGGLER_S
+                longest = COSIGN_LEAD_S if tasks & again else COSIGN_STRAGGLER_S
                 grace = longest if self._enough() else None
                 done, tasks = await asyncio.wait(tasks, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
                 if not done:
                     break
-                final = self._collected.final
-                due = self._refusing.due(final)
-                more = {asyncio.ensure_future(self._one(witness, lead=final)) for witness in due}
-                led |= more if final else set()
+                more = {asyncio.ensure_future(self._led(one)) for one in self._refusing.to_lead()}
+                due = self._refusing.to_ask()
+                more |= {asyncio.ensure_future(self._one(witness)) for witness in due}
+                again |= more
                 tasks |= more
         finally:
             for task in tasks:
@@ -260,14 +269,12 @@ class _Collecting:
             if self._on_final is not None:
                 self._on_final(self._collected.size)
 
-    async def _one(self, witness: WitnessKey, *, lead: bool = False) -> None:
+    async def _one(self, witness: WitnessKey) -> None:
         try:
-            if lead:
-                await self._lead(witness)
             cosignature = await self._ask_one(self._round, witness)
         except (Refused, UsageError) as error:
             self._collected.failures[witness.name] = str(error)
-            if isinstance(error, _Unprocessable) and not lead:
+            if isinstance(error, _Unprocessable):
                 self._refusing.add(witness)
             return
         self._collected.failures.pop(witness.name, None)
@@ -277,19 +284,31 @@ class _Collecting:
             self._answered.add(witness.key_id)
             self._note_final()
 
-    async def _lead(self, witness: WitnessKey) -> None:
+    async def _led(self, witness: WitnessKey) -> None:
+        """Lead a witness that has refused, and ask it again if it got anywhere."""
+        if await self._lead(witness):
+            await self._one(witness)
+        else:
+            self._refusing.add(witness)
+
+    async def _lead(self, witness: WitnessKey) -> bool:
         """Have a witness cosign the final heads over changes of the witnesses that it missed, one by one:
-        each carries cosignatures of the set before it. What it answers shows when it is asked for the newest.
+        each carries cosignatures of the set before it. Whether it cosigned any.
         """
         try:
-            passed = await asyncio.to_thread(_milestones, self._store, self._replay, self._collected.size)
+            passed = await asyncio.to_thread(_milestones, self._store, self._replay)
         except Refused:
-            return  # not all of them are in this store
+            return False  # not all of them are in this store
+        history = self._replay.state.witness_history
+        named = min(index for index, one in history if any(key.key_id == witness.key_id for key in one.keys))
         known = await asyncio.to_thread(self._store.cosigned_size, witness.key_id)
-        for size, note in passed[:-1]:
-            if size > known:
+        led = False
+        for size, note in passed:
+            if max(known, named) < size < self._collected.size:
                 with suppress(Refused):
                     await self._ask_one(CosignRound(note.format(), ()), witness)
+                    led = True
+        return led
 
     async def _ask_one(self, current: CosignRound, witness: WitnessKey) -> StoredCosignature:
         """One witness's cosignature; a 409 is answered with the size that it named. Raises Refused when there
@@ -338,11 +357,12 @@ def _begin(store: Store, replay: Replay) -> tuple[Collected, CosignRound]:
     return Collected(size, current.checkpoint.root, final=head.final_size >= size), current
 
 
-def _milestones(store: Store, replay: Replay, final_size: int) -> list[tuple[int, Note]]:
+def _milestones(store: Store, replay: Replay) -> list[tuple[int, Note]]:
     def heads(start: int) -> Iterator[tuple[int, Note]]:
         return ((size, parse_signed_checkpoint(data)[1]) for size, data in store.checkpoints(start))
 
-    return milestones(replay.state, heads, final_size)
+    head = store.head()
+    return [] if head is None else milestones(replay.state, heads, head.final_size)
 
 
 def _request(store: Store, current: CosignRound, size: int) -> bytes:

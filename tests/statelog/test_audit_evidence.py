@@ -127,6 +127,38 @@ def test_a_delegate_that_was_revoked_since_signed_two_things() -> None:
     assert faults([rows[0], forged(rows[1])], cluster) == ["a signature of the kept record is wrong"]
 
 
+def test_one_node_signs_and_no_other_for_it() -> None:
+    """Whoever holds the database and the key of some node accuses itself alone."""
+    cluster = make_cluster()
+    parent = cluster.certificate("home-1", lifetime_s=60 * DAY_S, delegation_depth=1)
+    cluster.append(parent)
+
+    def delegated(by: str, under: dict[str, Any]) -> list[StoredEvidence]:
+        scopes = [{"services": [name]} for name in "ab"]
+        return [row_of(cluster.certificate("node-9", parent=under, scope=scope, by=[by])) for scope in scopes]
+
+    def announced(by: str) -> list[StoredEvidence]:
+        return [row_of(cluster.candidates("phone-a", listen=[f"[::]:{port}"], by=[by])) for port in (1, 2)]
+
+    assert faults(delegated("node:home-1", parent), cluster) == []
+    assert faults(delegated("node:relay-1", parent), cluster) == [NEVER_ENOUGH] * 2
+    unknown = cluster.certificate("relay-1", delegation_depth=1)
+    assert faults(delegated("node:relay-1", unknown), cluster) == [NEVER_ENOUGH] * 2
+    assert faults(announced("node:phone-a"), cluster) == []
+    assert faults(announced("node:relay-1"), cluster) == [NEVER_ENOUGH] * 2
+    of_no_node = [
+        row_of(cluster.candidates(node_id=key_id("control-1"), listen=[f"[::]:{port}"], by=["control-1"]))
+        for port in (1, 2)
+    ]
+    assert faults(of_no_node, cluster) == [NEVER_ENOUGH] * 2
+
+
+def test_what_the_same_people_signed_in_another_cluster_is_no_evidence() -> None:
+    other = make_cluster(cluster_id=f"other.{'a' * 26}")
+    assert faults(pair(other), other) == []
+    assert faults(pair(other)) == ["the kept record is of another cluster"] * 2
+
+
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
@@ -139,6 +171,21 @@ def test_two_intents_of_recovery_holders(shown: tuple[str, ...], expected: list[
     coming = [CLUSTER.descriptor(clock_skew_s=n) for n in (60, 90)]
     rows = [row_of(CLUSTER.recovery_intent(one, shown=shown)) for one in coming]
     assert faults(rows) == expected
+
+
+def test_nobody_recovers_a_cluster_without_recovery_keys() -> None:
+    cluster = make_cluster("development")
+    coming = [cluster.descriptor(clock_skew_s=n) for n in (60, 90)]
+    rows = [row_of(cluster.recovery_intent(one, shown=("recovery-1",))) for one in coming]
+    assert faults(rows, cluster) == [NEVER_ENOUGH] * 2
+
+
+def test_recovery_holders_are_no_root() -> None:
+    cluster = make_cluster()
+    holders = ("recovery-1", "recovery-2")
+    cluster.append(cluster.recovery_intent(cluster.descriptor()))  # which shows their keys
+    rows = [row_of(cluster.descriptor(clock_skew_s=skew, by=holders)) for skew in (60, 90)]
+    assert faults(rows, cluster) == [NEVER_ENOUGH] * 2
 
 
 def test_two_descriptors_of_a_recovery() -> None:

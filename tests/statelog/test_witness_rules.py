@@ -13,7 +13,7 @@ from statelog.leaf import decode_leaf, frame_leaf
 from statelog.merkle import CompactRange, leaf_hash
 from statelog.replay import Entry, Replay
 from statelog.witness import Fetch, Fetched, Persist, Request
-from tests.support.authority import Cluster, make_cluster, sequencer_entry, signer
+from tests.support.authority import DAY_S, Cluster, make_cluster, sequencer_entry, signer
 from tests.support.logs import (
     WitnessHost,
     cosigned,
@@ -310,3 +310,26 @@ def test_who_joins_waits_for_those_before_it() -> None:
     assert asked("witness-5", ("witness-1", "witness-2")) == 422
     assert asked("witness-5", ("witness-1", "witness-2", "witness-6")) == 422
     assert asked("witness-5", ("witness-1", "witness-2", "witness-4")) == 200
+
+
+def test_a_name_that_another_has_left_makes_nobody_one_of_those_before() -> None:
+    """Who joins under a name that a witness once had is new all the same: what counts is its key."""
+    cluster = make_cluster()
+    cluster.append(cluster.policy(lifetime_s=3_600))
+    cluster.append(cluster.descriptor(witnesses=cluster.witness_set(*(f"witness-{n}" for n in (5, 6, 7, 8)))))
+    named = cluster.witness_set(*(f"witness-{n}" for n in (5, 6, 7, 9)))
+    named["keys"][-1]["name"] = "witness-1.example"
+    cluster.append(cluster.descriptor(witnesses=named))
+    size = cluster.log.size
+
+    def asked(key: str, *by: str) -> int:
+        host = WitnessHost(cluster, "witness-1")
+        host.machine = witness.Witness(host.origin, host.key_name, signer(key), host.fresh(), None)
+        note = cosigned(head_note(replay_of(cluster, size)), by)
+        return host.ask(request_body(cluster, 0, size, note), now=cluster.now + 2 * DAY_S).status
+
+    quorum = ("witness-5", "witness-6", "witness-7")
+    assert asked("witness-1", *quorum) == 422  # it was named before the policy, which has expired
+    assert asked("witness-1", "witness-1", "witness-2") == 200
+    assert asked("witness-9", "witness-1", "witness-2") == 422
+    assert asked("witness-9", *quorum) == 200

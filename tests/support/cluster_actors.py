@@ -196,13 +196,15 @@ class SequencerActor(Actor):
             self.known[source] = parse_size(body)
             if self.known[source] <= newest:
                 self._request(source)
-        elif status == 422 and size == newest == self.disk["final"]:
+        elif status == 422 and size == newest:
             self._lead(source)
 
     def _lead(self, name: str) -> None:
         """As `statelog.io.cosign` does: over the heads that show it which witnesses it may believe."""
-        for size, note in milestones(self.replay.state, self._heads, self.replay.size)[:-1]:
-            if size > self.known.get(name, 0):
+        history = self.replay.state.witness_history
+        named = min((index for index, one in history if f"{name}.example" in one.by_name), default=0)
+        for size, note in milestones(self.replay.state, self._heads, self.disk["final"]):
+            if max(named, self.known.get(name, 0)) < size < self.replay.size:
                 self.world.fired["led over a change of witnesses"] += 1
                 self._send_request(name, size, CosignRound(note.format(), ()))
                 return

@@ -1,5 +1,6 @@
 """Collecting cosignatures: who is asked what, what is kept, when a head is final."""
 
+# Long on purpose: one log with its witnesses, and each way in which one of them is away, slow, new or wrong.
 from __future__ import annotations
 
 import asyncio
@@ -422,6 +423,26 @@ def test_who_was_away_when_it_joined_is_led_over_that_change(tmp_path: Path) -> 
     collected = site.collect()
     assert (collected.final, collected.failures) == (True, {})
     assert site.hosts["witness-6.example"].stored is not None
+    site.engine.dispose()
+
+
+def test_who_was_away_when_it_joined_is_led_there_also_while_nothing_is_final_without_it(
+    tmp_path: Path,
+) -> None:
+    """All witnesses were exchanged; one of the new was away then, and another is now."""
+    site = Site(tmp_path, make_cluster(members=False, nodes=()))
+    site.collect()
+    site.hosts["witness-8.example"] = WitnessHost(site.cluster, "witness-8", site.leaves)
+    coming = site.cluster.witness_set(*(f"witness-{n}" for n in range(5, 9)))
+    changed = site.cluster.descriptor(witnesses=coming)
+    site.sequencer.submit(encode(changed), site.cluster.now)
+    site.cluster.append(changed)
+    site.instead = {"witness-8.example": away}
+    assert site.collect().final
+    site.sequencer.submit(encode(site.cluster.policy()), site.cluster.now)
+    site.instead = dict.fromkeys(("witness-7.example", *KEY_NAMES), away)
+    collected = site.collect()
+    assert (collected.final, set(collected.failures)) == (True, {"witness-7.example"})
     site.engine.dispose()
 
 
