@@ -1,6 +1,6 @@
 """`fabric`: make and run a node, and ask a running one.
 
-Exit codes: 0 done, 1 refused or unreachable, 2 a command or configuration that cannot be used.
+Exit codes: 0 done, 1 refused or unreachable, 2 a command or configuration that cannot be used, 130 Ctrl-C.
 """
 
 from __future__ import annotations
