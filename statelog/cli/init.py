@@ -235,6 +235,7 @@ def _choose(
 ) -> Choices:
     """Flags, completed by questions on a terminal and by defaults where there is one."""
     name = name or _ask("Name of the cluster", "--name")
+    by_default = bool(development)  # by its option alone: one key of each sort, and nothing more is asked
     if development is None:
         mode = _ask("Mode: development or production", "--development or --production", "production")
         if mode not in ("development", "production"):
@@ -243,7 +244,7 @@ def _choose(
     defaults = {"root": "operator", "control": "operator", "witness": "witness-1", "recovery": ""}
     chosen: dict[str, list[str]] = {}
     for part, given in holders.items():
-        if given or (development and not a_person_is_here()):
+        if given or by_default:
             chosen[part] = given or [defaults[part]] * bool(defaults[part])
         else:
             default = defaults[part] if development else None

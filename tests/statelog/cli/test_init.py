@@ -226,6 +226,14 @@ def test_the_wizard_asks_for_what_no_flag_says(
     assert {key["issuer_id"] for key in descriptor["keys"]} == {"ada"}
 
 
+def test_development_by_its_option_asks_nothing_on_a_terminal(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statelog.cli.init.a_person_is_here", lambda: True)
+    monkeypatch.setattr("typer.prompt", lambda question, **_: pytest.fail(question))
+    assert begin(run, tmp_path / "farm", "--name", "farm", "--development")["begun"]
+
+
 class Cut(BaseException):
     """What a killed process does not catch either."""
 
