@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,17 @@ def test_help_lists_every_command(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_an_example(run: Run, command: tuple[str, ...]) -> None:
+def test_every_command_has_an_example_and_its_help_flows(
+    run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     said = run(*command, "--help")
     assert said.code == 0
     assert f"statelog {' '.join(command)}" in " ".join(said.out.split())
+    text = said.out.partition("╭")[0].splitlines()
+    for line, following in pairwise(text):
+        if line.strip() and following.strip():  # the first word of the next line found no room
+            assert len(line.rstrip()) + 1 + len(following.split()[0]) > 79
 
 
 @pytest.mark.parametrize(
