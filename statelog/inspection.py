@@ -44,6 +44,7 @@ from statelog.wording import headline, plain, short
 Verdict = Literal["right", "wrong", "unknown key", "not checked"]
 
 _ENVELOPE: Final = "payloadType"  # by which an envelope is known
+DATABASE_MAGIC: Final = b"SQLite format 3\0"  # stores and backups: https://www.sqlite.org/fileformat.html
 KEY_FILE_SCHEMA: Final = "statelog.keyfile.v1"
 _ENROLLMENT: Final = frozenset({"key_id", "alg", "public", "issuer_id", "custody", "proof"})
 _SEQUENCER: Final = frozenset({"public", "node_id", "proof"})
@@ -92,6 +93,11 @@ class Known:
 
 def inspect(data: bytes, known: Known) -> Inspection:
     """What `data` is. Raises `UsageError` for what is no file of a log, `Refused` for a damaged one."""
+    if data.startswith(DATABASE_MAGIC):
+        raise UsageError(
+            "this is a database: `statelog verify FILE --root ANCHOR` audits a store, "
+            "`statelog status --store FILE` says what is in it"
+        )
     if _is_envelopes(data):
         return _envelopes(data, known)
     if len(data) > MAX_PROOF_FILE_BYTES:

@@ -38,7 +38,10 @@ _MAX_BUNDLED_BYTES = 2 + MAX_LEAF_BYTES  # one entry with its length
 
 
 class Resources(Protocol):
-    """Where the files of a log are: a folder, an address."""
+    """Where the files of a log are: a folder, an address. `where` names it for people."""
+
+    @property
+    def where(self) -> str: ...
 
     def get(self, path: str, max_bytes: int) -> bytes | None:
         """The resource at `path` below the log's prefix, None when there is none.
@@ -54,6 +57,7 @@ class Below:
     def __init__(self, resources: Resources, folder: str) -> None:
         self._resources = resources
         self._folder = folder
+        self.where = f"{resources.where}/{folder}"
 
     def get(self, path: str, max_bytes: int) -> bytes | None:
         """The resource at `path` below the folder."""
@@ -83,7 +87,7 @@ class TileLog:
         self._resources = resources
         note = resources.get(CHECKPOINT_PATH, MAX_NOTE_BYTES)
         if note is None:
-            raise SourceUnreadable("there is no checkpoint, so this is no log in tiles")
+            raise SourceUnreadable(f"there is no checkpoint in {resources.where}, so that is no log in tiles")
         self.note = note
         self.head: Checkpoint
         self.parsed: Note

@@ -1,6 +1,6 @@
 """`fabric`: make and run a node, and ask a running one.
 
-Exit codes: 0 done, 1 refused or unreachable, 2 a command or configuration that cannot be used.
+Exit codes: 0 done, 1 refused or unreachable, 2 a command or configuration that cannot be used, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def node_init(
     cluster: Annotated[str, typer.Option(help="The cluster id.")],
     anchor: Annotated[str, typer.Option(help="Record id of the log's entry 0, or a file that holds it.")],
     listen: Annotated[str, typer.Option(help="host:port of the UDP socket.")] = "0.0.0.0:7400",
-    seed: Annotated[list[str] | None, typer.Option(help="quic://host:port#<node_id>:<cert_sha256>")] = None,
+    seed: Annotated[
+        list[str] | None, typer.Option(help="What another node's init printed as `seed`; repeatable.")
+    ] = None,
     advertise: Annotated[list[str] | None, typer.Option(help="quic://host:port others may dial.")] = None,
     witness_key: Annotated[str | None, typer.Option(help="A witness's key: file or key source.")] = None,
     witness_name: Annotated[str | None, typer.Option(help="The witness's name in the descriptor.")] = None,

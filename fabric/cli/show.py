@@ -16,13 +16,14 @@ SHORT = 12
 
 
 def record(values: Mapping[str, Any], output: str) -> None:
-    """A few named values."""
+    """A few named values; the schema's name is for programs."""
     if is_json(output):
         print(json.dumps(values))
         return
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        print(f"{name.ljust(width)}  {'-' if value is None else value}")
+        if name != "schema":
+            print(f"{name.ljust(width)}  {_value(value)}")
 
 
 def status(found: Mapping[str, Any], output: str) -> None:
@@ -42,15 +43,16 @@ def _standing(console: Console, found: Mapping[str, Any], names: Mapping[str, st
     log = found["log"]
     approved = "approved" if found["approved"] else "not approved"
     roles = ", ".join(found["roles"]) or "no roles"
-    console.print(f"{found['name']}  {found['node_id']}  {found['address']}  engine {found['engine']}")
+    console.print(f"{found['name']}  {found['address']}  engine {found['engine']}")
+    console.print(f"node {found['node_id']}")
     console.print(f"{found['cluster']}  {found['mode'] or 'no log yet'}  {approved}  {roles}")
     age = "unknown" if log["age_s"] is None else f"{log['age_s']:.0f} s"
     late = "  STALE" if log["stale"] else ""
-    source = names.get(log["source"], log["source"]) if log["source"] else "this node's store"
+    source = _source(log, names)
     where = f"log final {log['final_size']} of {log['size']}  term {log['term']}"
     console.print(f"{where}  head age {age}{late}  from {source}")
     for one in log["partitions"]:
-        whence = names.get(one["source"], one["source"]) if one["source"] else "this node's store"
+        whence = _source(one, names)
         where = f"{one['log']} final {one['final_size']} of {one['size']}  term {one['term']}"
         console.print(f"{where}  from {whence}")
     unlogged = [f"node {one[:SHORT]} revoked" for one in found["unlogged"]["revoked_nodes"]]
@@ -128,8 +130,8 @@ def _ways(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) 
                 one["route_id"],
                 one["service"],
                 " > ".join(names.get(hop, hop[:SHORT]) for hop in one["hops"]),
-                one["stands"],
-                one["in_use"],
+                _value(one["stands"]),
+                _value(one["in_use"]),
             )
             for one in found["routes"]
         ),
@@ -154,7 +156,8 @@ def _ways(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) 
 
 def _told(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """What others tell, and what of it was refused."""
-    gossip, probes = found["gossip"], found["probes"]["counters"] or "none"
+    gossip, counted = found["gossip"], found["probes"]["counters"]
+    probes = ", ".join(f"{name} {count}" for name, count in counted.items()) or "none"
     console.print(f"gossip holds {gossip['items']}, spreads {gossip['spreading']}; probes {probes}")
     refused = {**found["refusals"]["delivered"], **found["refusals"]["services"]}
     for peer, codes in found["refusals"]["by_peer"].items():
@@ -184,6 +187,10 @@ def smoke(report: Mapping[str, Any], output: str) -> None:
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={_value(one)}" for name, one in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "-"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -205,6 +212,12 @@ def is_json(output: str) -> bool:
 def _names(found: Mapping[str, Any]) -> dict[str, str]:
     names = {one["node_id"]: one["name"] for one in found["sessions"] if one["name"]}
     return {**names, found["node_id"]: found["name"]}
+
+
+def _source(log: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Whom a log is followed at."""
+    peer = log["source"]
+    return names.get(peer, peer[:SHORT]) if peer else "this node's store"
 
 
 def _short(record_id: str | None) -> str:

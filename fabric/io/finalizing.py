@@ -113,7 +113,8 @@ class Finalizing:
             self._changed()
         if not collected.final:
             log = self._sequencer.store.log
-            _log.info("the %s head of %d is not final yet: %s", log, collected.size, collected.failures)
+            failures = "; ".join(f"{name}: {why}" for name, why in collected.failures.items())
+            _log.info("the %s head of %d is not final yet: %s", log, collected.size, failures)
         return collected.final and self.until_refresh() > 0
 
     def _final(self, size: int) -> None:

@@ -60,7 +60,7 @@ class MessageReader(Generic[T]):
     def _decode(self, body: bytes) -> T:
         try:
             return self._decoder.decode(body)
-        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
             raise MessageError("message_malformed", str(error)) from error
 
     def finish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -42,13 +43,14 @@ def backup(
 
       statelog backup node.backup --store node.db
     """
-    with opened(store, root) as log_:
+    with opened(store, root) as log_, ExitStack() as bar:
 
         def judge(copy: StoreSource) -> None:
+            bar.close()
             show_audit(str(file), _audit(copy, log_.anchor), output)
 
-        with progress("copying", log_.head.size) as advance:
-            write_backup(log_.store.engine, file, judge, advance)
+        advance = bar.enter_context(progress("copying", log_.head.size))
+        write_backup(log_.store.engine, file, judge, advance)
     if output is Form.TABLE:
         say(f"backed up  {file}")
 
@@ -70,10 +72,11 @@ def restore(
         raise UsageError(f"{file}: no such file")
 
     def judge(copy: StoreSource) -> None:
+        bar.close()
         show_audit(str(file), _audit(copy, anchor), output)
 
-    with progress("restoring", None) as advance:
-        read_backup(file, url, judge, advance)
+    with ExitStack() as bar:
+        read_backup(file, url, judge, bar.enter_context(progress("restoring", None)))
     if output is Form.TABLE:
         say(f"restored   {url}")
     note("the memory of a witness is no part of a backup: give this host a new witness key")

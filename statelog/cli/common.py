@@ -79,6 +79,7 @@ OutputOption = Annotated[
 ]
 
 _LABEL = re.compile(r"[a-zA-Z][a-zA-Z ]{9} | {11}|  [-+~] ")  # what a line begins with: its label or mark
+_PIECE = re.compile(r"[^\s._/@-]*[\s._/@-]+|[^\s._/@-]+")  # of a name: up to and with where it may be folded
 _ANCHOR = re.compile(r"[0-9a-f]{64}")
 
 
@@ -181,11 +182,38 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
             break
         room -= widths[at]
         whole.add(at)
+    folded = _shares(room, {at: width for at, width in enumerate(widths) if at not in whole})
     for at, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=at in whole)
     for line in lines:
-        table.add_row(*map(escape, line))
+        cells = (_folded(cell, folded[at]) if at in folded else cell for at, cell in enumerate(line))
+        table.add_row(*map(escape, cells))
     out.print(table)
+
+
+def _shares(room: int, widths: dict[int, int]) -> dict[int, int]:
+    """The columns of the terminal that each cell gets which may be folded: as many for all, and none that
+    another one could use.
+    """
+    shares: dict[int, int] = {}
+    for at in sorted(widths, key=lambda at: widths[at]):
+        shares[at] = max(1, min(widths[at], room // (len(widths) - len(shares))))
+        room -= shares[at]
+    return shares
+
+
+def _folded(text: str, width: int) -> str:
+    """`text` in lines of at most `width`, which end where a name has a joint, if there is one."""
+    lines, line = [], ""
+    for piece in _PIECE.findall(text):
+        if line and len(line) + len(piece.rstrip()) > width:
+            lines.append(line)
+            line = ""
+        line += piece
+        while len(line.rstrip()) > width:
+            lines.append(line[:width])
+            line = line[width:]
+    return "\n".join(part.rstrip() for part in (*lines, line))
 
 
 @contextmanager
@@ -196,7 +224,9 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None] | N
     if not sys.stderr.isatty():
         yield None
         return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+    known = (MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), *(known if total else (TextColumn("{task.completed}"),)))
+    # What is printed meanwhile stays what it is: a redirected stdout would end up among the bars on stderr.
+    with Progress(*columns, console=console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)

@@ -5,8 +5,10 @@ for, one document that says the same. All commands of the project end so.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,6 +48,7 @@ def run(
     exit code when the output cannot be written.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    _flow_help(app)
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process lives
     if sys.stdout is None:  # the work would be done, and nothing said of it
@@ -92,6 +95,17 @@ def wants_json(words: Sequence[str]) -> bool:
         ("-o", "json"),
         ("--output", "json"),
     }.isdisjoint(pairwise(words))
+
+
+def _flow_help(app: typer.Typer) -> None:
+    """Let each paragraph of the commands' help flow: a terminal is narrower than a line of source."""
+    for command in app.registered_commands:
+        text = command.help or getattr(command.callback, "__doc__", None) or ""
+        paragraphs = inspect.cleandoc(text).split("\n\n")
+        command.help = "\n\n".join(re.sub(r"\n\s*", " ", one) for one in paragraphs)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _flow_help(group.typer_instance)
 
 
 def _tell(name: str, failure: Failure, *, json: bool) -> None:

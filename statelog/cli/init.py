@@ -36,7 +36,7 @@ from statelog.cli.review import read_request
 from statelog.cli.templates.common import parse_duration, read_enrollment, read_json
 from statelog.errors import UsageError
 from statelog.io.database import open_database
-from statelog.io.files import write_new, write_replacing
+from statelog.io.files import is_taken, make_folder, write_new, write_replacing
 from statelog.io.held import HeldKey, LocalKey
 from statelog.io.keyfiles import COSTS, create_key_file, read_key_info
 from statelog.io.sequencer import Sequencer
@@ -67,9 +67,9 @@ class Keyring:
     def make(self, name: str, issuer: str, custody: str) -> HeldKey:
         """A new key file `keys/NAME.key`, or the one of a former run, opened."""
         path = self.folder / "keys" / f"{name}.key"
-        if path.exists():
+        if is_taken(path):
             return self.open(f"file:{path}")
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        make_folder(path.parent)
         seed = secrets.token_bytes(SEED_BYTES)
         create_key_file(
             path,
@@ -192,16 +192,13 @@ def init(
     """
     if cost is not None and cost not in COSTS:
         raise UsageError(f"--cost is one of {', '.join(COSTS)}; not {cost!r}")
-    if (folder / ANCHOR_FILE).exists():
+    if is_taken(folder / ANCHOR_FILE):
         raise UsageError(f"{folder} has an anchor: its cluster has begun already")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
+    make_folder(folder)
     keyring = Keyring(folder)
     for source in key:
         keyring.open(source)
-    if not (folder / GENESIS).exists():
+    if not is_taken(folder / GENESIS):
         choices = _choose(
             name=name or (cluster_id or "").rpartition(".")[0] or None,
             development=development,
@@ -238,6 +235,7 @@ def _choose(
 ) -> Choices:
     """Flags, completed by questions on a terminal and by defaults where there is one."""
     name = name or _ask("Name of the cluster", "--name")
+    by_default = bool(development)  # by its option alone: one key of each sort, and nothing more is asked
     if development is None:
         mode = _ask("Mode: development or production", "--development or --production", "production")
         if mode not in ("development", "production"):
@@ -246,7 +244,7 @@ def _choose(
     defaults = {"root": "operator", "control": "operator", "witness": "witness-1", "recovery": ""}
     chosen: dict[str, list[str]] = {}
     for part, given in holders.items():
-        if given or (development and not a_person_is_here()):
+        if given or by_default:
             chosen[part] = given or [defaults[part]] * bool(defaults[part])
         else:
             default = defaults[part] if development else None
@@ -349,7 +347,7 @@ def _go_on(folder: Path, keyring: Keyring, sequencer: str | None, store: str, ou
         return
     log = genesis.genesis_replay(descriptor)
     path = folder / TERM
-    if not path.exists():
+    if not is_taken(path):
         request = genesis.first_term(log, [read_json(folder / SEQUENCER)], now())
         write_new(path, ceremony.encode_request(request), 0o644)
     term = _signed(path, keyring, log.state, output)

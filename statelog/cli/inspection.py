@@ -19,8 +19,8 @@ from statelog.cli.common import (
     say,
 )
 from statelog.cli.review import STDIN, CaOption, GroundOption, authority_of, read_stdin
-from statelog.inspection import Inspection, Known, inspect
-from statelog.io.files import read_bounded
+from statelog.inspection import DATABASE_MAGIC, Inspection, Known, inspect
+from statelog.io.files import file_begins, read_bounded
 from statelog.limits import MAX_ENVELOPES_BYTES
 from statelog.wording import digest_words
 
@@ -53,10 +53,7 @@ def inspect_file(
 
       statelog inspect alice.enroll.json --cluster-id farm.abc… -o json
     """
-    if str(file) == STDIN:
-        data = read_stdin(MAX_ENVELOPES_BYTES)
-    else:
-        data = read_bounded(file, MAX_ENVELOPES_BYTES, "SL-SIZE")
+    data = _read(file)
     state = None if store is None else authority_of(store, root, ca)
     anchor = state.anchor if state is not None else anchor_of(root) if root is not None else None
     found = inspect(data, Known(now(), state, anchor, cluster))
@@ -66,6 +63,15 @@ def inspect_file(
         _print(found, checked=state is not None)
     if not found.sound:
         raise typer.Exit(EXIT_FINDINGS)
+
+
+def _read(file: Path) -> bytes:
+    """What is to be looked at: of a database, however large, no more than what shows that it is one."""
+    if str(file) == STDIN:
+        return read_stdin(MAX_ENVELOPES_BYTES)
+    if file_begins(file, DATABASE_MAGIC):
+        return DATABASE_MAGIC
+    return read_bounded(file, MAX_ENVELOPES_BYTES, "SL-SIZE")
 
 
 def _print(found: Inspection, *, checked: bool) -> None:

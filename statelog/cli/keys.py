@@ -9,10 +9,10 @@ from typing import Annotated
 import orjson
 import typer
 
-from statelog.cli.common import Form, OutputOption, in_words, print_json, print_table, say
+from statelog.cli.common import EXIT_FINDINGS, Form, OutputOption, in_words, print_json, print_table, say
 from statelog.errors import Refused, UsageError
 from statelog.genesis import key_entry
-from statelog.io.files import write_new
+from statelog.io.files import is_taken, write_new
 from statelog.io.held import CUSTODIES, KeyInfo
 from statelog.io.keyfiles import COSTS, create_key_file, passphrase_from_environment, read_key_info
 from statelog.io.signers import SOURCES, is_source, load_signer
@@ -72,7 +72,7 @@ def new(
     """
     if cost not in COSTS:
         raise UsageError(f"--cost is one of {', '.join(COSTS)}; not {cost!r}")
-    if path.exists():
+    if is_taken(path):
         raise UsageError(f"{path} exists already; give another name or move it away")
     info = create_key_file(
         path, new_passphrase(str(path)), name=name, issuer_id=issuer, custody=custody, cost=COSTS[cost]
@@ -87,6 +87,8 @@ def list_(
 ) -> None:
     """List the key files of a folder; needs no passphrase.
 
+    Exit: 1 when a file was left out, because it cannot be read or is no key file.
+
     Example:
 
       statelog key list keys/
@@ -97,19 +99,21 @@ def list_(
     for path in sorted(folder.glob("*.key")):
         try:
             found.append((path, read_key_info(path)))
-        except Refused as refusal:
-            odd.append((path, refusal.finding.sentence))
+        except (Refused, UsageError) as error:
+            sentence = error.finding.sentence if isinstance(error, Refused) else str(error)
+            odd.append((path, sentence))
     if output is Form.JSON:
         keys = [_as_json(info, path) for path, info in found]
         unreadable = [{"file": str(path), "sentence": sentence} for path, sentence in odd]
         print_json({"schema": KEYS_SCHEMA, "keys": keys, "unreadable": unreadable})
-        return
-    print_table(
-        ("file", "name", "issuer", "custody", "key id"),
-        ((path.name, info.name, info.issuer_id, info.custody, info.key_id) for path, info in found),
-    )
-    for path, sentence in odd:
-        say(f"{path.name}: {sentence}")
+    else:
+        print_table(
+            ("file", "name", "issuer", "custody", "key id"),
+            ((path.name, info.name, info.issuer_id, info.custody, info.key_id) for path, info in found),
+        )
+        say(*(f"left out   {sentence}" for _, sentence in odd))
+    if odd:
+        raise typer.Exit(EXIT_FINDINGS)
 
 
 @app.command()

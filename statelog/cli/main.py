@@ -37,7 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Sign, submit, read and audit the records of a witnessed log.",
-    epilog="Exit codes: 0 done and clean, 1 refused or findings, 2 usage, 3 source unreadable.",
+    epilog="Exit codes: 0 done and clean, 1 refused or findings, 2 usage, 3 source unreadable, "
+    "130 stopped by Ctrl-C.",
 )
 app.command("init", rich_help_panel=CEREMONIES)(init.init)
 app.add_typer(keys.app, name="key", rich_help_panel=CEREMONIES)

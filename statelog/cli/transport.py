@@ -12,7 +12,7 @@ import segno
 import typer
 
 from statelog import ceremony, transport, wording
-from statelog.cli.common import Form, OutputOption, print_json, say
+from statelog.cli.common import Form, OutputOption, console, note, print_json, say
 from statelog.cli.review import RequestFile, read_request, read_travelling
 from statelog.errors import UsageError
 from statelog.io.files import write_new
@@ -123,20 +123,25 @@ def read(
 
 def show_qr(request: ceremony.Request) -> None:
     """The request's QR codes on the screen, one after the other; on a terminal a key leads to the next."""
-    frames = transport.to_frames(ceremony.encode_request(request))
+    frames, widest = transport.to_frames(ceremony.encode_request(request)), 0
     for number, frame in enumerate(frames, 1):
-        sys.stdout.writelines(f"{line}\n" for line in _drawn(frame))  # never wrapped
+        drawn = list(_drawn(frame))
+        widest = max(widest, *map(len, drawn))
+        colour = (_WHITE_ON_BLACK, _PLAIN) if sys.stdout.isatty() else ("", "")
+        sys.stdout.writelines(f"{colour[0]}{line}{colour[1]}\n" for line in drawn)  # never wrapped
         say(f"QR code {number} of {len(frames)}")
         if number < len(frames) and sys.stdin.isatty():
             typer.prompt("Enter for the next", default="", show_default=False, err=True)
+    if sys.stdout.isatty() and (room := console().width) < widest:
+        hint = "make the window wider, or draw pictures with `statelog request qr --out`"
+        note(f"a code takes {widest} columns and this terminal has {room}: {hint}")
 
 
 def _drawn(frame: str) -> Iterator[str]:
     """Lines of half blocks, light on dark: two rows of modules a line."""
     sheet = io.StringIO()
     _code(frame).terminal(sheet, compact=True)
-    for line in sheet.getvalue().splitlines():
-        yield f"{_WHITE_ON_BLACK}{line}{_PLAIN}" if sys.stdout.isatty() else line
+    yield from sheet.getvalue().splitlines()
 
 
 def _picture(frame: str, kind: str) -> bytes:

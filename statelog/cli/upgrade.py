@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from statelog.cli.common import Form, OutputOption, StoreOption, print_json, say, store_url
-from statelog.errors import UsageError
-from statelog.io.database import database_path
 from statelog.io.database import upgrade as upgrade_schema
 
 SCHEMA = "statelog.upgrade.v1"
@@ -18,9 +16,6 @@ def upgrade(store: StoreOption = None, output: OutputOption = Form.TABLE) -> Non
       statelog upgrade --store node.db
     """
     url = store_url(store)
-    path = database_path(url)
-    if path is not None and not path.is_file():
-        raise UsageError(f"there is no store at {path}; `statelog init` makes one for a new cluster")
     upgrade_schema(url)
     if output is Form.JSON:
         print_json({"schema": SCHEMA, "store": url})

@@ -56,7 +56,8 @@ def open_database(
         sa.event.listen(engine, "connect", _bound_values)
     try:
         if create:
-            _upgrade(engine)
+            with write_transaction(engine) as connection:
+                migrate(connection)
         with read_transaction(engine) as connection:
             check_revision(connection, url)
             check_schema(connection)
@@ -69,10 +70,16 @@ def open_database(
 
 
 def upgrade(url: str) -> None:
-    """Create the database's schema or bring it up to the newest revision, in one transaction."""
-    engine = _engine(url, create=True)
+    """Bring a store's schema up to the newest revision, in one transaction.
+
+    Raises UsageError for what is no store, and for a store of a newer version; SourceUnreadable as
+    `open_database`.
+    """
+    engine = _engine(url, create=False)
     try:
-        _upgrade(engine)
+        with write_transaction(engine) as connection:
+            check_revision(connection, url, older=True)
+            migrate(connection)
     finally:
         engine.dispose()
 
@@ -234,11 +241,6 @@ def _bound_values(connection: Any, _record: object) -> None:
 def _on_begin(connection: sa.Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _upgrade(engine: sa.Engine) -> None:
-    with write_transaction(engine) as connection:
-        migrate(connection)
 
 
 def _check_anchor(connection: sa.Connection, url: str, anchor: str) -> None:

@@ -39,6 +39,37 @@ def read_bounded(path: Path, max_bytes: int, code: str) -> bytes:
     return data
 
 
+def file_begins(path: Path, magic: bytes) -> bool:
+    """Whether a file begins so, which is not asked of a pipe: what it has given it does not give again.
+
+    Raises `UsageError` as `read_bounded`.
+    """
+    require_file(path)
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as source:
+            return source.read(len(magic)) == magic
+    except OSError as error:
+        raise UsageError(f"{path}: {_reason(error)}") from error
+
+
+def is_taken(path: Path) -> bool:
+    """Whether something is at `path`. Raises `UsageError` when that cannot be seen."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UsageError(f"{path}: {_reason(error)}") from error
+
+
+def make_folder(path: Path) -> None:
+    """A private folder at `path`, unless one is there. Raises `UsageError`."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: {_reason(error)}") from error
+
+
 def require_file(path: Path) -> None:
     """Raises `UsageError` for what is not a regular file: a named pipe is waited for as long as nobody
     writes, and a device may have no end.

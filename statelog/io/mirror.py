@@ -46,6 +46,7 @@ class Once:
     """
 
     def __init__(self, source: Resources, waiting: Path) -> None:
+        self.where = source.where
         self._source = source
         self._waiting = waiting
         self._memory: dict[str, bytes | None] = {}
@@ -74,6 +75,7 @@ class Incoming:
     """
 
     def __init__(self, source: Once, folder: Path) -> None:
+        self.where = source.where
         self.folder = folder
         self.waiting = folder / INCOMING
         self.resumed = False  # something that an earlier run brought was used

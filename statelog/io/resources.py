@@ -27,6 +27,7 @@ class FolderResources:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.where = str(folder)
 
     def get(self, path: str, max_bytes: int) -> bytes | None:
         """The file's bytes, None when there is none. Raises SourceUnreadable for one that is no plain file,
@@ -67,7 +68,7 @@ class WebResources(Waiting):
         super().__init__(
             HttpsSite(url, ca_file, gzip=True, stall_s=RESOURCE_STALL_S, loopback=True, transport=transport)
         )
-        self.url = self.site.base_url
+        self.where = self.site.base_url
         self._timeout_s = timeout_s
 
     def get(self, path: str, max_bytes: int) -> bytes | None:
@@ -79,7 +80,7 @@ class WebResources(Waiting):
         )
         if answer.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
             return None
-        _require_plain(answer, f"{self.url}/{path}")
+        _require_plain(answer, f"{self.where}/{path}")
         return answer.body
 
 

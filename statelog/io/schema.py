@@ -59,16 +59,18 @@ def migrate(connection: sa.Connection) -> None:
     command.upgrade(config, "head")
 
 
-def check_revision(connection: sa.Connection, url: str) -> None:
-    """Raises UsageError for a database of another revision than the newest, or of none."""
+def check_revision(connection: sa.Connection, url: str, *, older: bool = False) -> None:
+    """Raises UsageError for a database of another revision than the newest, or of none; not for one of an
+    `older` revision where that will do.
+    """
     script = ScriptDirectory.from_config(_config())
     found, wanted = MigrationContext.configure(connection).get_current_heads(), script.get_heads()
-    if set(found) == set(wanted):
-        return
     if not found:
         raise UsageError(f"{url} is not a store: it has no schema version; `statelog init` makes one")
-    known = {revision.revision for revision in script.walk_revisions()}
-    advice = "run `statelog upgrade`" if set(found) <= known else "it was made by a newer version"
+    known = set(found) <= {revision.revision for revision in script.walk_revisions()}
+    if set(found) == set(wanted) or (older and known):
+        return
+    advice = "run `statelog upgrade`" if known else "it was made by a newer version"
     raise UsageError(f"{url} has schema {', '.join(found)} instead of {', '.join(wanted)}: {advice}")
 
 

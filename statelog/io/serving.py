@@ -7,10 +7,12 @@ body may cost is bounded by `read_body`.
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import ssl
 from asyncio import TimerHandle, Transport
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
@@ -79,6 +81,18 @@ class PatientProtocol(H11Protocol):
             self.transport.close()
 
 
+class Server(uvicorn.Server):
+    """Ends by itself when SIGINT or SIGTERM says so: that is how a server is meant to end. uvicorn alone
+    raises the signal again afterwards, and its process dies of it.
+    """
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Close within the time for it; at once at a second Ctrl-C."""
+        del frame
+        self.force_exit |= self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
 def https_server(
     app: ASGIApp, host: str, port: int, certificate: Path, key: Path
 ) -> tuple[uvicorn.Server, socket.socket]:
@@ -111,7 +125,7 @@ def https_server(
         raise UsageError(f"{certificate}, {key}: {error}") from error
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
-    return uvicorn.Server(config), _listen(host, port)
+    return Server(config), _listen(host, port)
 
 
 def _listen(host: str, port: int) -> socket.socket:

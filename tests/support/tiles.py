@@ -56,6 +56,7 @@ class MemoryResources:
     """Files in memory; `asked` lists what was read, in order."""
 
     files: dict[str, bytes]
+    where = "memory"
     asked: list[str] = field(default_factory=list)
 
     def get(self, path: str, max_bytes: int) -> bytes | None:
@@ -72,6 +73,7 @@ class TwoFaced:
 
     files: dict[str, bytes]
     later: dict[str, bytes]
+    where = "memory"
     seen: set[str] = field(default_factory=set)
 
     def get(self, path: str, max_bytes: int) -> bytes | None:

@@ -23,6 +23,7 @@ from fabric.services.io.channel import Channel
 from fabric.services.messages import MessageError
 from fabric.services.submit import CODEC, SERVICE, Message, Result, Submit
 from statelog.errors import SourceUnreadable
+from statelog.wording import plain
 
 _log = logging.getLogger(__name__)
 
@@ -230,13 +231,13 @@ class Forwarder:
             result = Result("unavailable", code=getattr(error, "code", "timeout"))
         self.counters[result.state] += 1
         if result.state == "refused":
-            _log.warning(
-                "the sequencer refused record %s: %s %s", record_id[:12], result.code, result.sentence
-            )
-            self.refusals[record_id] = result.code
-            ahead = await self._worker.run(
-                self._replica.submission_refused, record_id, result.code, result.sentence
-            )
+            code, sentence = (
+                plain(result.code),
+                plain(result.sentence),
+            )  # no database holds what some hosts say
+            _log.warning("the sequencer refused record %s: %s %s", record_id[:12], code, sentence)
+            self.refusals[record_id] = code
+            ahead = await self._worker.run(self._replica.submission_refused, record_id, code, sentence)
             if not ahead:
                 self.settled(record_id)
                 return True

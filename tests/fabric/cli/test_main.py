@@ -325,7 +325,8 @@ def test_the_daemon_says_ready_answers_and_ends_on_sigterm(
         assert fabric("status", "--dir", str(folder), "-o", "json") == 0
         assert json.loads(capsys.readouterr().out)["node_id"] == ready["node_id"]
         assert fabric("status", "--dir", str(folder)) == 0
-        assert "no log yet" in capsys.readouterr().out
+        table = capsys.readouterr().out
+        assert ("no log yet" in table, f"node {ready['node_id']}\n" in table) == (True, True)
         record = tmp_path / "record.json"
         record.write_bytes(encode(make_cluster().registry()))
         assert fabric("deliver", str(record), "--dir", str(folder)) == 1

@@ -44,6 +44,7 @@ def test_unknown_keys_are_ignored() -> None:
         (b"\x00\x00\x00\x00", "message_malformed"),
         (b"\x00\x00\x00\x07\x81\xa1t\xa3ask", "message_malformed"),  # number is missing
         (b"\x00\x00\x00\x08\x81\xa1t\xa4nope", "message_malformed"),
+        (b"\x00\x00\x00\x11\x82\xa1t\xa4tell\xa4text\xa3\xed\xa0\x80", "message_malformed"),  # a surrogate
         (b"\x00\x00\x00\x32" + b"\x91" * 50, "message_malformed"),  # nesting
     ],
 )

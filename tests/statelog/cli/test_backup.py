@@ -38,6 +38,19 @@ def saved(farm: Farm, run: Run, tmp_path: Path) -> Path:
     return path
 
 
+def test_the_report_is_on_standard_output_while_a_bar_moves_on_a_terminal(
+    farm: Farm, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    path = tmp_path / "node.backup"
+    for command in (
+        ("backup", path, "--store", farm.path),
+        ("restore", path, "--store", tmp_path / "restored.db"),
+    ):
+        said = run(*command, "--root", farm.anchor, "-o", "json")
+        assert (said.code, said.json["clean"]) == (0, True)
+
+
 def test_what_comes_back_is_what_was_there(farm: Farm, run: Run, saved: Path, tmp_path: Path) -> None:
     restored = tmp_path / "restored.db"
     said = run("restore", saved, "--store", restored, "--root", farm.anchor)

@@ -74,6 +74,19 @@ def test_a_table_loses_nothing_on_a_terminal_and_keeps_a_time_whole_where_there_
     assert ("".join(lines).count("#"), "".join(lines).count("=")) == (64, 128)
 
 
+def test_names_are_folded_where_they_have_a_joint() -> None:
+    """The widths of `statelog needs-renewal`."""
+    script = """
+from statelog.cli.common import print_table
+when = "2026-12-15T23:47:36Z  in 199 d 23 h"
+rows = [("authority.descriptor", "939d0608 service-host", 1, when, "666f197c")]
+print_table(("kind", "subject", "epoch", "expires", "record"), rows)
+"""
+    lines = [re.sub(r"\x1b\[\d*m", "", line).split("  ") for line in printed(80, script)[1:]]
+    assert [line[0].strip() for line in lines] == ["authority.", "descriptor"]
+    assert [next(filter(None, line[1:])).strip() for line in lines] == ["939d0608", "service-host"]
+
+
 def test_a_row_is_one_line_in_a_pipe() -> None:
     out = subprocess.run([sys.executable, "-c", TABLE], capture_output=True, text=True, check=True).stdout
     assert len(out.splitlines()) == 2

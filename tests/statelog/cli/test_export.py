@@ -72,6 +72,17 @@ def test_a_mirror_of_an_address(farm: Farm, run: Run, folder: Path, tmp_path: Pa
     assert (away.code, away.err.count("\n"), (tmp_path / "third").exists()) == (3, 1, False)
 
 
+def test_a_place_without_a_log_is_named(farm: Farm, run: Run, folder: Path, tmp_path: Path) -> None:
+    (folder / "checkpoint").unlink()
+    root = ("--root", farm.anchor)
+    with serving_folder(folder.parent) as url:
+        for source, place in ((folder, str(folder)), (f"{url}/tiles/", f"{url}/tiles")):
+            for command in (("verify", source), ("mirror", source, tmp_path / "copy")):
+                said = run(*command, *root)
+                assert (said.code, said.err.count("\n")) == (3, 1)
+                assert f"there is no checkpoint in {place}," in said.err
+
+
 def test_hostile_servers_end_in_one_line(farm: Farm, run: Run) -> None:
     def page(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)

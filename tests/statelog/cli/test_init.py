@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.statelog.cli.conftest import Run
 from tests.support.authority import node_id
 from tests.support.keysources import seed_variable, set_all, soft_tokens, ssh_agent
 
+NOBODY = 65534
 NODE = node_id("control-1")
 PRODUCTION = (
     *("--name", "farm", "--production", "--sequencer-node", NODE, "--cost", "interactive"),
@@ -224,6 +226,14 @@ def test_the_wizard_asks_for_what_no_flag_says(
     assert {key["issuer_id"] for key in descriptor["keys"]} == {"ada"}
 
 
+def test_development_by_its_option_asks_nothing_on_a_terminal(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statelog.cli.init.a_person_is_here", lambda: True)
+    monkeypatch.setattr("typer.prompt", lambda question, **_: pytest.fail(question))
+    assert begin(run, tmp_path / "farm", "--name", "farm", "--development")["begun"]
+
+
 class Cut(BaseException):
     """What a killed process does not catch either."""
 
@@ -298,3 +308,23 @@ def test_a_folder_that_cannot_be_one_is_usage(run: Run, tmp_path: Path) -> None:
         assert (said.code, said.out, said.err) == (2, "", f"statelog: {place}: {why}\n")
     (tmp_path / "empty").mkdir()
     begin(run, tmp_path / "empty", "--name", "farm", "--development")
+
+
+@pytest.mark.parametrize(("mode", "inner"), [(0o000, "locked/anchor"), (0o555, "locked/keys")])
+def test_a_folder_that_may_not_be_used_is_usage(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, inner: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a name from here passes no parent that is closed to nobody, too
+    tmp_path.chmod(0o755)
+    Path("locked").mkdir()
+    Path("locked").chmod(mode)  # whatever the umask
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)  # root may write anywhere
+    try:
+        said = run("init", "locked", "--name", "farm", "--development")
+    finally:
+        os.seteuid(before)
+    assert (said.code, said.out, said.err) == (2, "", f"statelog: {inner}: permission denied\n")
+    Path("locked").chmod(0o700)
+    begin(run, Path("locked"), "--name", "farm", "--development")

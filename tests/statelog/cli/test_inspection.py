@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from statelog.cli import inspection
 from statelog.io.store import Store
 from statelog.signing import encode_base64
 from statelog.wording import digest_words
@@ -94,6 +95,18 @@ def test_other_files_are_a_usage_error(run: Run, tmp_path: Path) -> None:
     said = run("inspect", tmp_path / "x")
     assert (said.code, "no file of a ceremony" in said.err) == (2, True)
     assert run("inspect", tmp_path / "none").code == 2
+
+
+def test_a_database_is_sent_to_the_commands_that_read_it(
+    farm: Farm, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        inspection, "MAX_ENVELOPES_BYTES", 1024
+    )  # stores are larger than what else is looked at
+    said = run("inspect", farm.path, "-o", "json")
+    assert (said.code, said.json["error"]["code"]) == (2, "usage")
+    for command in ("statelog verify", "statelog status"):
+        assert command in said.json["error"]["sentence"]
 
 
 def test_what_export_writes_as_envelopes(

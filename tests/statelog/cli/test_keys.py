@@ -44,14 +44,28 @@ def test_keys_are_listed_without_a_passphrase(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = make(run, tmp_path / "a.key"), make(run, tmp_path / "b.key")
-    (tmp_path / "c.key").write_bytes(b"not one")
     monkeypatch.delenv("STATELOG_PASSPHRASE")
-    said = run("key", "list", tmp_path, "-o", "json").json
-    assert [key["key_id"] for key in said["keys"]] == [first["key_id"], second["key_id"]]
-    assert [Path(one["file"]).name for one in said["unreadable"]] == ["c.key"]
-    table = run("key", "list", tmp_path).out
-    assert first["key_id"] in table
-    assert "c.key:" in table
+    said = run("key", "list", tmp_path, "-o", "json")
+    assert [key["key_id"] for key in said.json["keys"]] == [first["key_id"], second["key_id"]]
+    assert (said.code, said.json["unreadable"]) == (0, [])
+    table = run("key", "list", tmp_path)
+    assert (table.code, first["key_id"] in table.out, "left out" in table.out) == (0, True, False)
+
+
+def test_a_list_of_keys_says_what_it_leaves_out(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.key").write_bytes(b"not one")
+    (tmp_path / "b.key").mkdir()
+    (tmp_path / "c.key").symlink_to("nowhere")
+    made = make(run, tmp_path / "d.key")
+    said = run("key", "list", tmp_path, "-o", "json")
+    assert (said.code, said.err) == (1, "")
+    assert [key["key_id"] for key in said.json["keys"]] == [made["key_id"]]
+    left_out = ["a.key", "b.key", "c.key"]
+    assert [Path(one["file"]).name for one in said.json["unreadable"]] == left_out
+    table = run("key", "list", tmp_path)
+    assert (table.code, made["key_id"] in table.out) == (1, True)
+    for name in left_out:
+        assert f"left out   {tmp_path / name}" in table.out
 
 
 @pytest.mark.parametrize(

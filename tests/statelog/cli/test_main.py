@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from statelog.cli import inspection
 from statelog.cli.main import AUDITING, CEREMONIES, HOSTS, READING, app
 from statelog.errors import StatelogError
-from tests.statelog.cli.conftest import Farm, Run
+from tests.statelog.cli.conftest import Farm, Ran, Run
 
 
 def commands_of(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -41,10 +45,17 @@ def test_help_lists_every_command(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_an_example(run: Run, command: tuple[str, ...]) -> None:
+def test_every_command_has_an_example_and_its_help_flows(
+    run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     said = run(*command, "--help")
     assert said.code == 0
     assert f"statelog {' '.join(command)}" in " ".join(said.out.split())
+    text = said.out.partition("╭")[0].splitlines()
+    for line, following in pairwise(text):
+        if line.strip() and following.strip():  # the first word of the next line found no room
+            assert len(line.rstrip()) + 1 + len(following.split()[0]) > 79
 
 
 @pytest.mark.parametrize(
@@ -206,6 +217,29 @@ def test_upgrade(farm: Farm, run: Run) -> None:
     assert run("upgrade", "--store", farm.path).code == 0
     absent = run("upgrade", "--store", farm.path.parent / "absent.db")
     assert (absent.code, "no store" in absent.err) == (2, True)
+    assert not (farm.path.parent / "absent.db").exists()
+
+
+def test_ctrl_c_where_nothing_is_asked_is_exit_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_bound: int) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspection, "read_stdin", interrupted)
+    assert run("inspect", "-", "-o", "json") == Ran(130, "", "")
+
+
+def test_only_a_store_is_upgraded(farm: Farm, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("CREATE TABLE mine (value TEXT)")
+    for path in (tmp_path / "empty.db", tmp_path / "other.db"):
+        before = path.read_bytes()
+        said = run("upgrade", "--store", path)
+        assert (said.code, "is not a store" in said.err, path.read_bytes()) == (2, True, before)
+    with closing(sqlite3.connect(farm.path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    said = run("upgrade", "--store", farm.path)
+    assert (said.code, "newer version" in said.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -106,6 +107,16 @@ def test_a_large_request_is_numbered_codes(large_file: Path, run: Run, tmp_path:
     files = [tmp_path / f"{number}.txt" for number in (2, 0, 1)]
     assert run("request", "read", *files, "--out", out).code == 0
     assert out.read_bytes() == large_file.read_bytes()
+
+
+@pytest.mark.parametrize("columns", [80, 90])
+def test_a_terminal_that_is_too_narrow_for_a_code_is_said(
+    large_file: Path, run: Run, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    said = run("request", "qr", large_file)
+    assert (said.code, f"this terminal has {columns}" in said.err) == (0, columns < 85)
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

@@ -156,7 +156,7 @@ def test_a_value_longer_than_any_is_not_read(farm: Farm, run: Run) -> None:
     """The rows of a file that was made for it share the pages of their values: 256 of them are a batch."""
     damage(farm.path, "UPDATE log_entry SET leaf = zeroblob(262145) WHERE log_index = 3")
     said = run("verify", farm.path, "--root", farm.anchor)
-    assert (said.code, said.err) == (3, "statelog: the store failed: string or blob too big\n")
+    assert (said.code, said.err) == (3, f"statelog: the store failed: string or blob too big ({farm.path})\n")
     damage(farm.path, "UPDATE log_entry SET leaf = zeroblob(65535) WHERE log_index = 3")
     assert run("verify", farm.path, "--root", farm.anchor).code == 1
 

@@ -195,6 +195,6 @@ def test_other_addresses_are_refused(url: str) -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://[::1]/", "http://localhost/log", URL])
 def test_addresses(url: str) -> None:
     with WebResources(url) as resources:
-        assert not resources.url.endswith("/")
+        assert not resources.where.endswith("/")
     assert is_address(url)
     assert not is_address("node.db")

@@ -120,6 +120,22 @@ def test_a_refused_record_of_the_log_alone_ends_and_its_code_stays(tmp_path: Pat
     play(tmp_path, script)
 
 
+def test_what_a_sequencer_writes_is_kept_as_text_that_any_store_holds(tmp_path: Path) -> None:
+    async def script(site: Site) -> None:
+        data = encode(site.cluster.approval("guest"))
+        judged = await site.worker.run(site.replica.judge, data)
+        await site.worker.run(site.replica.queue, judged.record_id, data)
+        site.answers = [Result("refused", judged.record_id, None, "SL-\0", "no\x1b[2J")]
+        await site.forwarder.look()
+        await until(lambda: len(site.forwarder) == 0)
+        assert outbox_state(site.replica.store, judged.record_id) == ("refused", None, "SL-\\x00")
+        row = site.replica.store.outbox_row(judged.record_id)
+        assert row is not None
+        assert row.sentence == "no\\x1b[2J"
+
+    play(tmp_path, script)
+
+
 def test_what_acts_here_outlives_one_hosts_refusal(tmp_path: Path) -> None:
     async def script(site: Site) -> None:
         data = encode(site.cluster.registry("web-admin"))
