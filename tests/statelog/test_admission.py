@@ -328,3 +328,11 @@ def test_a_reading_of_other_bytes_is_not_used(cluster: Cluster) -> None:
     data = encode(record)
     for reading in (read(data), read(encode(other))):
         assert admit(cluster.state, data, BASE_TIME, reading=reading).record == record
+
+
+def test_a_key_of_two_roles_signs_in_the_one_that_must(cluster: Cluster) -> None:
+    """With a quorum of the right keys, too: each says in which role it speaks."""
+    cluster.append(cluster.members(ROUTE, "control-1", "control-2", "control-3"))
+    record = cluster.policy()
+    assert verdict(cluster, cluster.sign(record, role=ROUTE)) == "SL-ROLE"
+    assert verdict(cluster, cluster.sign(record)) == ADMITTED
