@@ -70,7 +70,7 @@ def serve(listener_fd: int) -> None:
         COSTS[name] = Cost(1, KDF_MIN_MEMORY_BYTES)
     # Built once, with all that it loads when it is first called, instead of in every child.
     command = typer.main.get_command(command_line.app)
-    command_line.app = command  # type: ignore[assignment]  # it is called in just the same way
+    typer.main.get_command = lambda _: command
     with redirect_stdout(StringIO()), suppress(SystemExit):
         command_line.main(["key", "list", str(Path(__file__).parent)])
     with socket.socket(fileno=listener_fd) as listener:
@@ -83,6 +83,8 @@ def serve(listener_fd: int) -> None:
                     listener.close()
                     for target, given in enumerate(streams):
                         os.dup2(given, target)
+                    # Made anew, as at the start of a process: whether they can be sought in may differ.
+                    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 - the three streams
                     os.chdir(folder)
                     os.environ.clear()
                     os.environ.update(environment)

@@ -83,8 +83,8 @@ rows = [("authority.descriptor", "939d0608 service-host", 1, when, "666f197c")]
 print_table(("kind", "subject", "epoch", "expires", "record"), rows)
 """
     lines = [re.sub(r"\x1b\[\d*m", "", line).split("  ") for line in printed(80, script)[1:]]
-    assert [line[0].strip() for line in lines] == ["authority.", "descriptor"]
-    assert [next(filter(None, line[1:])).strip() for line in lines] == ["939d0608", "service-host"]
+    assert [line[0].strip() for line in lines] == ["authority.descriptor", ""]
+    assert [next(filter(None, line[1:])).strip() for line in lines] == ["939d0608 service-", "host"]
 
 
 def test_a_row_is_one_line_in_a_pipe() -> None:
