@@ -22,7 +22,7 @@ Cheap checks come first, so that a flood of garbage costs no signature verificat
 from __future__ import annotations
 
 from binascii import a2b_base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ class Admitted(NamedTuple):
     duplicate: bool
     bootstrap: bool
     signed: bytes
-    signed_by: list[bytes]
+    signed_by: Sequence[bytes]
 
 
 class Reading(NamedTuple):
@@ -115,9 +115,12 @@ def admit(
     candidate.check_cluster_and_time()
     if candidate.settled_by_subject():
         return _admitted(candidate, None)
-    candidate.check_signatures()
-    candidate.check_place()
-    candidate.check_authority()
+    if candidate.signed_by_one_quorum():
+        candidate.check_place()
+    else:
+        candidate.check_signatures()
+        candidate.check_place()
+        candidate.check_authority()
     kind.check_due(record, state, candidate)
     candidate.check_revoked_and_fenced()
     candidate.check_monotonic()

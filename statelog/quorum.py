@@ -8,7 +8,7 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -18,7 +18,7 @@ from statelog.limits import MAX_KEYS_IN_SET, MAX_REMEMBERED_QUORUMS, MAX_SIGNATU
 from statelog.signing import key_id_of
 
 Custody = Literal["online", "offline", "hardware"]
-SignedAs = tuple[str, str]  # a key id, and the role in which it signed
+SignedAs = tuple[str, str, str]  # a key id, its issuer, and the role in which it signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class KeySet:
         return {key.key_id: key for key in self.keys}
 
     @cached_property
-    def verdicts(self) -> dict[tuple[str, tuple[SignedAs, ...]], bool]:
-        """What `speak` has said of these signers; the same few sign record after record."""
+    def spoken(self) -> dict[tuple[str, tuple[SignedAs, ...]], tuple[bytes, ...]]:
+        """The quorums that `speakers` has found; the same few sign record after record."""
         return {}
 
     @cached_property
@@ -101,18 +101,21 @@ class QuorumResult:
         return f"{len(self.signed)} of {self.threshold}"
 
 
-def speak(key_set: KeySet, role: str, signers: Sequence[SignedAs]) -> bool:
-    """Whether ``signers`` are all of the set, all signed in ``role``, and are a quorum: for the many records
-    of which nobody asks who signed.
+def speakers(key_set: KeySet, role: str, signed: tuple[SignedAs, ...]) -> tuple[bytes, ...] | None:
+    """The public keys of those who ``signed``, when each is of the set, with its issuer, and signed in
+    ``role``, and they are a quorum. None says only that it is not as plain as that.
     """
-    asked = role, tuple(signers)
-    found = key_set.verdicts.get(asked)
+    found = key_set.spoken.get((role, signed))
     if found is None:
-        found = count(key_set, [key_id for key_id, _ in signers]).met and all(
-            signed_as == role and key_id in key_set.by_id for key_id, signed_as in signers
-        )
-        if len(key_set.verdicts) < MAX_REMEMBERED_QUORUMS:
-            key_set.verdicts[asked] = found
+        keys = [key_set.by_id.get(key_id) for key_id, _, _ in signed]
+        for key, (_, issuer_id, signed_as) in zip(keys, signed, strict=True):
+            if key is None or key.issuer_id != issuer_id or signed_as != role:
+                return None
+        if not count(key_set, [key_id for key_id, _, _ in signed]).met:
+            return None
+        found = tuple(key.public for key in keys if key is not None)
+        if len(key_set.spoken) < MAX_REMEMBERED_QUORUMS:
+            key_set.spoken[role, signed] = found
     return found
 
 

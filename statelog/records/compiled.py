@@ -12,6 +12,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, Final
 
+from statelog.errors import Refused
 from statelog.limits import MAX_REMEMBERED_TEXTS
 from statelog.records.shapes import (
     Base64,
@@ -26,7 +27,9 @@ from statelog.records.shapes import (
     Printable,
     Spelled,
     json_object,
+    time,
 )
+from statelog.times import parse_time
 
 Accepts = Callable[[Any], bool]
 
@@ -80,9 +83,10 @@ def compiled(check: Check, title: str) -> Accepts:
     writer = _Writer()
     writer.write(check, "value", 2)
     body = "\n".join(writer.lines)
-    # A field that is absent, or of a type that cannot be looked up, is a fault like any other.
+    # A field that is absent, or of a type that cannot be looked up, is a fault like any other, and so is what
+    # is not a time.
     source = (
-        f"def accepts(value):\n{_INDENT}try:\n{body}\n{_INDENT}except (KeyError, TypeError):\n"
+        f"def accepts(value):\n{_INDENT}try:\n{body}\n{_INDENT}except (KeyError, TypeError, Refused):\n"
         f"{_INDENT * 2}return False\n{_INDENT}return True\n"
     )
     # Names of fields enter the source as literals only, and nothing of a record does.
@@ -109,7 +113,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.names: dict[str, Any] = {}
+        self.names: dict[str, Any] = {"Refused": Refused}
         self._count = 0
 
     def write(self, check: Check, value: str, depth: int) -> None:
@@ -147,12 +151,16 @@ class _Writer:
                 return f"{value} in {self._name(memory.seen)} or {self._name(memory.learn)}({value})"
         if check is json_object:
             return f"type({value}) is dict"
+        if check is time:  # read again when the record is judged, out of the memory of `parse_time`
+            return f"type({value}) is str and {self._name(parse_time)}({value}) >= 0"
         return f"{self._name(check)}({value}) is None"
 
     def _fields(self, check: Fields, value: str, depth: int) -> None:
         self._line(depth, f"if type({value}) is not dict: return False")
-        count = self._variable()
-        self._line(depth, f"{count} = {len(check.required)}")
+        count = str(len(check.required))
+        if check.optional:
+            count = self._variable()
+            self._line(depth, f"{count} = {len(check.required)}")
         members = [self._variable() for _ in check.required]
         if len(members) > 1:  # all at once: a look-up for each is what a form costs most
             fetched = f"{self._name(itemgetter(*check.required))}({value})"
@@ -179,7 +187,8 @@ class _Writer:
         self._line(depth, f"for {item} in {value}:")
         self.write(check.item, item, depth + 1)
         if check.ascending is not None:
-            this = f"{item}[{check.ascending!r}]"
+            this = self._variable()
+            self._line(depth + 1, f"{this} = {item}[{check.ascending!r}]")
             self._line(depth + 1, f"if {last} is not None and {last} >= {this}: return False")
             self._line(depth + 1, f"{last} = {this}")
         if check.distinct:
