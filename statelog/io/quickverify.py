@@ -42,10 +42,8 @@ SMALL_ORDER: Final = frozenset(
 
 def surely_right(public: bytes, signature: bytes, message: bytes) -> bool:
     """Whether `signing.verify` is certain to accept; False says nothing."""
-    if not AVAILABLE or len(signature) != SIGNATURE_BYTES or signature[:32] in SMALL_ORDER:
-        return False
-    key = _key(public)
-    if key is None:
+    key = _key(public) if AVAILABLE else None
+    if key is None or len(signature) != SIGNATURE_BYTES or signature[:32] in SMALL_ORDER:
         return False
     try:
         verify_with_public_key(key, _ED25519, message, signature)

@@ -27,8 +27,6 @@ import statelog
 from statelog.errors import StatelogError
 from statelog.io.verify_worker import RIGHT, all_right, frame_of
 from statelog.limits import (
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     VERIFY_BATCH_SIGNATURES,
     VERIFY_BATCHES_WAITING,
     VERIFY_PIPE_BYTES,
@@ -70,7 +68,7 @@ class VerifyPool:
 
     def ask(self, groups: Sequence[Sequence[Job]]) -> Asked:
         """Hand groups of jobs over; waits while a pipe is full. Raises StatelogError when a worker died."""
-        asked = Asked(self._asked, [self._worker().ask(group) for group in groups])
+        asked = Asked(self._asked, [self._worker().ask(list(group)) for group in groups])
         self._asked.append(asked)
         return asked
 
@@ -104,7 +102,7 @@ class VerifyPool:
 class Asked:
     """Groups of jobs that workers verify."""
 
-    def __init__(self, before: deque[Asked], workers: list[_Worker | None]) -> None:
+    def __init__(self, before: deque[Asked], workers: list[_Worker]) -> None:
         self._before = before
         self._workers = workers
 
@@ -116,7 +114,7 @@ class Asked:
         """
         if not self._before or self._before.popleft() is not self:
             raise StatelogError("answers about signatures were not taken in order")
-        return [worker is not None and worker.answer() for worker in self._workers]
+        return [worker.answer() for worker in self._workers]
 
 
 class _Worker:
@@ -150,15 +148,11 @@ class _Worker:
 
     def submit(self, jobs: list[Job]) -> None:
         """Take a batch over, to be asked for by `finish`."""
-        if self.ask(jobs) is None:
-            self._sound = False
-        else:
-            self._waiting += 1
+        self.ask(jobs)
+        self._waiting += 1
 
-    def ask(self, jobs: Sequence[Job]) -> Self | None:
-        """Take jobs over, to be asked for their `answer`; None where it is no without a look."""
-        if any(len(job[0]) != PUBLIC_KEY_BYTES or len(job[1]) != SIGNATURE_BYTES for job in jobs):
-            return None  # nothing of another length is ever right
+    def ask(self, jobs: list[Job]) -> Self:
+        """Take jobs over, to be asked for their `answer`."""
         try:
             self._requests.write(frame_of(jobs))
             self._requests.flush()
