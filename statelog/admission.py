@@ -22,7 +22,7 @@ Cheap checks come first, so that a flood of garbage costs no signature verificat
 from __future__ import annotations
 
 from binascii import a2b_base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from statelog.records import DESCRIPTOR, KINDS
 from statelog.records.base import Kind, LogView, Record
 from statelog.records.descriptor import descriptor_of
 from statelog.signing import Job, record_id_of, signed_bytes_of_decoded
-from statelog.state import AUTHORITY_LOG, AuthorityState, Change, Descriptor, SubjectKey
+from statelog.state import AUTHORITY_LOG, AuthorityState, Change, Descriptor
 from statelog.steps import Candidate, home_of
 
 __all__ = [
@@ -51,25 +51,7 @@ __all__ = [
 ]
 
 
-class Admitted(NamedTuple):
-    """A record that passed.  ``change`` is what `AuthorityState.apply` commits.
-
-    ``subject`` is the kind's own subject tuple, without the kind.  A ``duplicate`` is the very record that
-    the state already holds for its subject: nothing is to be done, ``change`` is None, and the signatures of
-    this copy were *not* looked at, so the copy must not replace the stored one.  A log never carries a
-    duplicate, so a replay refuses it.  ``bootstrap``: accepted in development mode.  ``signed`` are the bytes
-    that the signatures cover, ``signed_by`` the public keys of these, in their order.
-    """
-
-    record: dict[str, Any]
-    record_id: str
-    kind: Kind
-    subject: SubjectKey
-    change: Change | None
-    duplicate: bool
-    bootstrap: bool
-    signed: bytes
-    signed_by: Sequence[bytes]
+Admitted = Candidate  # one that passed
 
 
 class Reading(NamedTuple):
@@ -114,7 +96,7 @@ def admit(
     candidate = Candidate(record, data, kind, state, now, log, ahead_of_log, verify_signatures)
     candidate.check_cluster_and_time()
     if candidate.settled_by_subject():
-        return _admitted(candidate, None)
+        return candidate
     if candidate.signed_by_one_quorum():
         candidate.check_place()
     else:
@@ -125,7 +107,8 @@ def admit(
     candidate.check_revoked_and_fenced()
     candidate.check_monotonic()
     candidate.check_started()
-    return _admitted(candidate, candidate.judged())
+    candidate.judge()
+    return candidate
 
 
 def signature_jobs(state: AuthorityState, reading: Reading) -> list[Job] | None:
@@ -189,9 +172,8 @@ def admit_genesis(data: bytes, anchor: str | None) -> tuple[AuthorityState, Admi
     candidate.check_signatures()
     candidate.check_authority()
     candidate.check_monotonic()
-    change = candidate.judged()
-    state.apply(change, 0)
-    return state, _admitted(candidate, change)
+    state.apply(candidate.judge(), 0)
+    return state, candidate
 
 
 def admit_node_signed(
@@ -207,7 +189,8 @@ def admit_node_signed(
     candidate.check_signatures()
     candidate.check_authority()
     candidate.check_revoked_and_fenced()
-    return _admitted(candidate, candidate.judged())
+    candidate.judge()
+    return candidate
 
 
 def rehearse(state: AuthorityState | None, record: Record, now: int, *, log: LogView | None = None) -> Change:
@@ -232,7 +215,7 @@ def rehearse(state: AuthorityState | None, record: Record, now: int, *, log: Log
     if kind.logged:
         candidate.check_monotonic()
         candidate.check_started()
-    return candidate.judged()
+    return candidate.judge()
 
 
 def _own_descriptor(record: Record) -> Descriptor:
@@ -247,21 +230,6 @@ def _state_of(record: Record, own: Descriptor) -> AuthorityState:
     compares this one with itself.
     """
     return AuthorityState(cluster_id=record["cluster_id"], anchor=own.record_id, descriptor=own)
-
-
-def _admitted(candidate: Candidate, change: Change | None) -> Admitted:
-    """The verdict; without a change it is a duplicate."""
-    return Admitted(
-        candidate.record,
-        candidate.record_id,
-        candidate.kind,
-        candidate.subject,
-        change,
-        change is None,
-        candidate.bootstrap,
-        candidate.message,
-        candidate.signed_by,
-    )
 
 
 # --- steps 1 to 3 ---

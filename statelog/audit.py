@@ -220,10 +220,12 @@ class _Audit:
 
     def _entries(self) -> None:
         hashes = self.hashed.leaf_hashes() if self.hashed is not None else None
-        for index, data, stored_id, stored_hash in self._read():
-            if index != self.replay.size:
-                sentence = f"entry {self.replay.size} is missing"
-                self._found(Finding("SL-STORED", sentence, found=str(index), log_index=self.replay.size))
+        size = self.replay.size
+        for index, stored_id, stored_hash, data in self._read():
+            if index != size:
+                self._found(
+                    Finding("SL-STORED", f"entry {size} is missing", found=str(index), log_index=size)
+                )
                 self.totals.complete = False
                 return
             record_id, hash_ = self._entry(data)
@@ -231,19 +233,20 @@ class _Audit:
                 self._row(index, hash_, record_id, stored_id, stored_hash)
             if hashes is not None:
                 self._leaf_hash(index, hash_, next(hashes, b""))
-            if not self.replay.started:
+            if size == 0 and not self.replay.started:
                 self.totals.complete = False  # without a genesis there is nothing to judge the rest by
                 return
-            if self.next_checkpoint is not None and self.next_checkpoint[0] <= index + 1:
-                self._checkpoints_at(index + 1)
-            if self.progress is not None and self.replay.size % AUDIT_PROGRESS_ENTRIES == 0:
-                self.progress(self.replay.size)
+            size += 1
+            if self.next_checkpoint is not None and self.next_checkpoint[0] <= size:
+                self._checkpoints_at(size)
+            if self.progress is not None and size % AUDIT_PROGRESS_ENTRIES == 0:
+                self.progress(size)
 
-    def _read(self) -> Iterator[tuple[int, bytes, str | None, bytes]]:
-        """(log index, leaf bytes, stored record id, stored leaf hash), the last two of a database alone."""
+    def _read(self) -> Iterator[tuple[int, str | None, bytes, bytes]]:
+        """(log index, stored record id, stored leaf hash, leaf bytes), those stored of a database alone."""
         if self.stored is not None:
-            return iter(self.stored.stored_entries())
-        return ((index, data, None, b"") for index, data in self.source.entries())
+            return self.stored.stored_entries()
+        return ((index, None, b"", data) for index, data in self.source.entries())
 
     def _entry(self, data: bytes) -> tuple[str | None, bytes]:
         """Replay one entry; answers with its record id (None when it was refused) and its leaf hash."""

@@ -96,8 +96,8 @@ class StoredAhead:
 class StoredLog(Protocol):
     """A source that is a database: it also has what was computed when the entries were stored."""
 
-    def stored_entries(self) -> Iterator[tuple[int, bytes, str, bytes]]:
-        """(log index, leaf bytes, stored record id, stored leaf hash) of every entry, by index."""
+    def stored_entries(self) -> Iterator[tuple[int, str, bytes, bytes]]:
+        """(log index, stored record id, stored leaf hash, leaf bytes) of every entry, by index."""
         ...
 
     def rows(self) -> Iterator[tuple[int, str, bytes]]:
@@ -177,7 +177,7 @@ class NodesBeside:
 
     def completed(self, nodes: Sequence[tuple[int, int, bytes]]) -> None:
         """The subtrees (level, index, hash) that an entry completed, its own leaf hash first."""
-        if not self._alike:
+        if len(nodes) == 1 or not self._alike:
             return
         for level, index, hash_ in islice(nodes, 1, None):
             if level > len(self._levels):

@@ -208,7 +208,7 @@ class PartitionReplay(Replay):
                 expected=f"at least {self._authority.last_sequenced_at}",
                 found=parts.sequenced_at,
             )
-        return self.state, self._judge(parts, verify_signatures, reading)
+        return self.state, self._judge(self.state, parts, verify_signatures, reading)
 
     def _check_start(self) -> None:
         """Somebody may write here, and from here on."""

@@ -37,6 +37,7 @@ from statelog.signing import encode_base64
 from statelog.state import AUTHORITY_LOG, RECOVERY, AuthorityState, SubjectKey, Term
 
 _TERM_SCHEMA = "rap.fabric.log.term.v1"
+_WINDOW_BYTES = ROOT_WINDOW_ENTRIES * HASH_BYTES
 
 
 @dataclass(slots=True)  # not frozen: one is made for every entry of every replay
@@ -236,19 +237,18 @@ class Replay:
         Raises Refused with `log_index`: every code of `statelog.admission`, and SL-LEAF, SL-ORDER, SL-TERM,
         SL-DUPLICATE, SL-GENESIS, SL-ANCHOR.
         """
-        index = self.size
+        index = self._tree.size
         try:
             parts = split_leaf(data)
             state, admitted = self._judge_next(parts, verify_signatures, reading)
         except Refused as error:
             raise error.at(index) from error
         # Nothing below can fail: the entry is accepted.
-        before = self.current_term()
+        before = self.current_term() if admitted.kind.opens_term else None
         if admitted.change is not None and self._state is not None:
             state.apply(admitted.change, index)
         self._state = state
-        now = state.terms.get(self.log)
-        if now is not before:
+        if admitted.kind.opens_term and (now := state.terms.get(self.log)) is not before:
             self._retire(before, now)
         self.last_sequenced_at = parts.sequenced_at
         hash_ = leaf_hash(data)
@@ -331,7 +331,7 @@ class Replay:
             raise refuse("SL-LEAF", "a leaf of the authority log names no authority size")
         if self._state is None:
             return self._judge_genesis(parts)
-        return self._state, self._judge(parts, verify_signatures, reading)
+        return self._state, self._judge(self._state, parts, verify_signatures, reading)
 
     def _judge_genesis(self, parts: LeafParts) -> tuple[AuthorityState, admission.Admitted]:
         state, admitted = admission.admit_genesis(parts.record, self.anchor)
@@ -348,7 +348,11 @@ class Replay:
         return state, admitted
 
     def _judge(
-        self, parts: LeafParts, verify_signatures: bool, reading: admission.Reading | None
+        self,
+        state: AuthorityState,
+        parts: LeafParts,
+        verify_signatures: bool,
+        reading: admission.Reading | None,
     ) -> admission.Admitted:
         if parts.sequenced_at < self.last_sequenced_at:
             raise refuse(
@@ -359,7 +363,7 @@ class Replay:
                 found=parts.sequenced_at,
             )
         admitted = admission.admit(
-            self.state,
+            state,
             parts.record,
             parts.sequenced_at,
             log=self,
@@ -368,7 +372,7 @@ class Replay:
         )
         if admitted.duplicate:
             raise refuse("SL-DUPLICATE", "the record is in the log already").at(record_id=admitted.record_id)
-        opened = self.opens(admitted.record)
+        opened = self.opens(admitted.record) if admitted.kind.opens_term else None
         self._check_term(parts.term, self.term if opened is None else opened.term)
         return admitted
 
@@ -406,11 +410,10 @@ class Replay:
 
     def _grow(self, hash_: bytes) -> list[tuple[int, int, bytes]]:
         self._recent += hash_
-        if len(self._recent) >= 2 * ROOT_WINDOW_ENTRIES * HASH_BYTES:
-            cut = ROOT_WINDOW_ENTRIES * HASH_BYTES
-            for at in range(0, cut, HASH_BYTES):
+        if len(self._recent) >= 2 * _WINDOW_BYTES:
+            for at in range(0, _WINDOW_BYTES, HASH_BYTES):
                 self._base.append(bytes(self._recent[at : at + HASH_BYTES]))
-            del self._recent[:cut]
+            del self._recent[:_WINDOW_BYTES]
         return self._tree.append(hash_)
 
     # --- checkpoints ---

@@ -1,7 +1,7 @@
 """The steps of admission from the fourth on: one record, of known form, judged against one state.
 
 `admission` drives them in their fixed order and says which apply where.  A step raises `Refused` or returns;
-none changes the state, and only `Candidate.judged` looks at a kind's own rules.
+none changes the state, and only `Candidate.judge` looks at a kind's own rules.
 """
 
 from __future__ import annotations
@@ -36,15 +36,19 @@ _SIGNED_AS: Final[Callable[[Mapping[str, str]], SignedAs]] = itemgetter("key_id"
 class Candidate(Context):
     """One record on its way through the steps, with its circumstances; its shape is known to be right.
 
-    ``data`` are the canonical bytes of ``record``.
+    ``data`` are the canonical bytes of ``record``, ``subject`` is the kind's own subject tuple, without the
+    kind.  ``bootstrap``: what development mode accepts.  ``signed`` are the bytes that the signatures cover,
+    ``signed_by``, once they were looked at, the public keys of these in their order.  Once all steps are
+    behind it, ``change`` is what `AuthorityState.apply` commits.
     """
 
     __slots__ = (
+        "change",
         "epoch",
         "key",
         "kind",
-        "message",
         "record",
+        "signed",
         "signed_by",
         "signers",
         "state",
@@ -69,10 +73,11 @@ class Candidate(Context):
         self.epoch: int = record["epoch"]
         self.subject = kind.subject(record)
         self.key: SubjectKey = (kind.name, *self.subject)
-        self.message = message = kind.signed_bytes(record, data)
+        self.signed = signed = kind.signed_bytes(record, data)
         self.signers: list[SignedAs] = []
         self.signed_by: Sequence[bytes] = ()
-        self.record_id = sha256(message).hexdigest()
+        self.change: Change | None = None
+        self.record_id = sha256(signed).hexdigest()
         self.now = now
         self.issued_at = parse_time(record["issued_at"])
         self.expires_at = parse_time(record["expires_at"])
@@ -82,6 +87,15 @@ class Candidate(Context):
         # What development mode accepts is marked; the descriptor that leaves it has a production quorum.
         mode = record["mode"] if kind is DESCRIPTOR else state.descriptor.mode
         self.bootstrap = mode == "development"
+
+    @property
+    def duplicate(self) -> bool:
+        """Of one that passed: it is the very record that the state already holds for its subject.
+
+        Nothing is to be done, and the signatures of this copy were *not* looked at, so the copy must not
+        replace the stored one.  A log never carries a duplicate, so a replay refuses it.
+        """
+        return self.change is None
 
     def check_cluster_and_time(self) -> None:
         """Steps 4 and 5."""
@@ -173,7 +187,7 @@ class Candidate(Context):
         self.signed_by = signed_by
 
     def _check_signature(self, position: int, public: bytes, entry: Mapping[str, str]) -> None:
-        if not verify(public, bytes_of(entry["value"]), self.message):
+        if not verify(public, bytes_of(entry["value"]), self.signed):
             raise _bad_signature("the signature is wrong", position, "", entry["key_id"])
 
     def check_place(self) -> None:
@@ -253,12 +267,13 @@ class Candidate(Context):
         if not started and self.key != ("log.term", AUTHORITY_LOG):
             raise refuse("SL-TERM", "the log has no term yet", expected="log.term of the authority log")
 
-    def judged(self) -> Change:
+    def judge(self) -> Change:
         """Step 12: the kind's own rules, and what the record changes."""
         edits = self.kind.judge(self.record, self.state, self)
-        return Change(
+        self.change = change = Change(
             self.key, self.epoch, self.record_id, self.issued_at, self.expires_at, self.bootstrap, edits
         )
+        return change
 
 
 def home_of(kind: Kind, record: Mapping[str, Any], state: AuthorityState) -> str:

@@ -21,7 +21,7 @@ from statelog.errors import SourceUnreadable, refuse
 from statelog.io.database import integrity, open_database, read_transaction
 from statelog.io.resources import FolderResources, WebResources, is_address
 from statelog.io.schema import check_values
-from statelog.io.store import Store
+from statelog.io.store import Store, StoredEntry
 from statelog.io.tables import ahead_record, checkpoint, cosignature
 from statelog.limits import STORE_BATCH_ENTRIES
 from statelog.state import AUTHORITY_LOG, PARTITION_LOG_PREFIX
@@ -60,18 +60,13 @@ class StoreSource:
 
     def entries(self) -> Iterator[tuple[int, bytes]]:
         """(log index, leaf bytes) of every entry."""
-        if self._check is not None:
-            self._check.begin()
-        return ((row.index, row.leaf) for row in self._store.entries(0, None, self._connection))
+        return ((row.index, row.leaf) for row in self.stored_entries())
 
-    def stored_entries(self) -> Iterator[tuple[int, bytes, str, bytes]]:
-        """(log index, leaf bytes, stored record id, stored leaf hash) of every entry, from one row."""
+    def stored_entries(self) -> Iterator[StoredEntry]:
+        """(log index, stored record id, stored leaf hash, leaf bytes) of every entry, from one row."""
         if self._check is not None:
             self._check.begin()
-        return (
-            (index, leaf, record_id, hash_)
-            for index, record_id, hash_, leaf in self._store.entries(0, None, self._connection)
-        )
+        return self._store.entries(0, None, self._connection)
 
     def checkpoints(self) -> Iterator[tuple[int, bytes]]:
         """(size, note with cosignature lines) of every checkpoint."""

@@ -213,9 +213,10 @@ class Store(WorkingTables):
         entry = tables.log_entry.c
         columns = (entry.log_index, entry.record_id, unchecked(entry.leaf_hash), unchecked(entry.leaf))
         for row in self._in_order(columns, (entry.log == self.log,), start, end, connection):
-            if type(row[2]) is not bytes or type(row[3]) is not bytes:
-                raise not_bytes(row[3] if type(row[2]) is bytes else row[2])
-            yield StoredEntry._make(row)
+            stored = tuple.__new__(StoredEntry, row)
+            if type(stored.leaf_hash) is not bytes or type(stored.leaf) is not bytes:
+                raise not_bytes(stored.leaf if type(stored.leaf_hash) is bytes else stored.leaf_hash)
+            yield stored
 
     def rows(self, connection: sa.Connection | None = None) -> Iterator[tuple[int, str, bytes]]:
         """(log index, record id, leaf hash) of every entry, without the leaves, read in batches."""

@@ -120,6 +120,7 @@ class Kind(ABC):
     acts_unlogged: ClassVar[bool] = False  # has effect before a log carries it
     outlives_descriptor: ClassVar[bool] = False  # admitted after the descriptor in force expired
     ends_with_its_time: ClassVar[bool] = False  # once expired it has no effect on anything but its subject
+    opens_term: ClassVar[bool] = False  # may put a new term of a log in force
     new_role: ClassVar[str] = ROOT  # in which the keys of `new_keys` sign
     free_form: ClassVar[bool] = False  # holds objects whose values the form does not check one by one
 

@@ -63,6 +63,7 @@ class AuthorityDescriptor(Kind):
 
     max_validity_s = DESCRIPTOR_MAX_VALIDITY_S
     outlives_descriptor: ClassVar[bool] = True
+    opens_term: ClassVar[bool] = True  # that of a recovery
     form = Form(
         "rap.fabric.authority.descriptor.v1",
         {

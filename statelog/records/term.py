@@ -8,7 +8,7 @@ for another log opens that log.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Final
+from typing import ClassVar, Final
 
 from statelog.changes import BeginTerm
 from statelog.errors import Refused, UsageError, refuse
@@ -51,6 +51,7 @@ class LogTerm(Kind):
     """``rap.fabric.log.term.v1``."""
 
     max_validity_s = TERM_MAX_VALIDITY_S
+    opens_term: ClassVar[bool] = True
     form = Form(
         "rap.fabric.log.term.v1",
         {

@@ -48,8 +48,8 @@ class MemoryStore(MemorySource):
     damaged: list[str] = field(default_factory=list)
     heads: list[tuple[int, bytes, bytes]] = field(default_factory=list)
 
-    def stored_entries(self) -> Iterator[tuple[int, bytes, str, bytes]]:
-        return ((index, leaf, *self.table[index]) for index, leaf in self.entries() if index in self.table)
+    def stored_entries(self) -> Iterator[tuple[int, str, bytes, bytes]]:
+        return ((index, *self.table[index], leaf) for index, leaf in self.entries() if index in self.table)
 
     def rows(self) -> Iterator[tuple[int, str, bytes]]:
         return iter([(index, *row) for index, row in sorted(self.table.items())])

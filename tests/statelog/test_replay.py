@@ -13,6 +13,7 @@ from statelog.canonical import encode
 from statelog.checkpoint import Checkpoint, sign_checkpoint
 from statelog.errors import Refused, UsageError
 from statelog.leaf import Leaf, decode_leaf, encode_leaf, frame_leaf
+from statelog.limits import HASH_BYTES
 from statelog.merkle import CompactRange, inclusion_proof, leaf_hash, root_of, verify_inclusion
 from statelog.replay import Replay
 from statelog.signing import encode_base64, record_id_of
@@ -285,7 +286,7 @@ def test_a_term_starts_at_a_root_that_the_log_had() -> None:
 
 
 def test_roots_are_known_back_to_the_window(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replays, "ROOT_WINDOW_ENTRIES", 4)
+    monkeypatch.setattr(replays, "_WINDOW_BYTES", 4 * HASH_BYTES)
     replay = Replay(cluster.anchor)
     for size, leaf in enumerate(cluster.leaves(), 1):
         replay.append(leaf)
