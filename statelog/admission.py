@@ -239,7 +239,12 @@ def _read(data: bytes, belongs: Callable[[Kind], None]) -> tuple[dict[str, Any],
     """The record in ``data``, of a known kind that ``belongs`` here, and of that kind's form."""
     record = decode_unwalked(data)
     try:
-        kind = _kind_of(record)
+        schema = record.get("schema_version")
+        kind = KINDS.get(schema) if type(schema) is str else None
+        if kind is None:
+            raise refuse(
+                "SL-SCHEMA", "an unknown kind of record", path="schema_version", found=repr(schema)[:80]
+            )
         belongs(kind)
         if kind.free_form:
             check_profile(record)
@@ -250,14 +255,6 @@ def _read(data: bytes, belongs: Callable[[Kind], None]) -> tuple[dict[str, Any],
         check_profile(record)
         raise
     return record, kind
-
-
-def _kind_of(record: Record) -> Kind:
-    schema = record.get("schema_version")
-    kind = KINDS.get(schema) if type(schema) is str else None
-    if kind is None:
-        raise refuse("SL-SCHEMA", "an unknown kind of record", path="schema_version", found=repr(schema)[:80])
-    return kind
 
 
 def _logged(kind: Kind) -> None:

@@ -8,7 +8,7 @@ enough: a draft that one of two signed, and that came to nothing, contradicts no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Protocol
 
@@ -44,21 +44,37 @@ class PastSigners:
         self._nodes: set[str] = set()
         self._holders: dict[str, str] = {}  # node ids, by the record id of a certificate
         self._recoveries: dict[Recovery, None] = {}
+        self._learn: dict[str, Callable[[Entry, AuthorityState], None]] = {
+            "node.approval": self._node,
+            "role.certificate": self._certificate,
+            "authority.descriptor": self._descriptor,
+            "authority.members": self._members,
+            "authority.recovery_intent": self._intent,
+        }
 
     def entry(self, entry: Entry, state: AuthorityState) -> None:
         """An accepted entry, and the state after it."""
-        name, record = entry.kind.name, entry.record
-        if name == "node.approval":
-            self._nodes.add(record["node_id"])
-            self._keys[record["node_id"]] = bytes_of(record["public"])
-        elif name == "role.certificate":
-            self._holders[entry.record_id] = record["node_id"]
-        elif name == "authority.descriptor":
-            self._add(state.descriptor.root, state.descriptor.control)
-            self._recoveries[state.descriptor.recovery] = None
-        elif name == "authority.members":
-            self._add(state.key_sets[record["role"], record.get("partition")])
-        elif name == "authority.recovery_intent" and state.recovery is not None:
+        learn = self._learn.get(entry.kind.name)
+        if learn is not None:
+            learn(entry, state)
+
+    def _node(self, entry: Entry, _: AuthorityState) -> None:
+        node_id = entry.record["node_id"]
+        self._nodes.add(node_id)
+        self._keys[node_id] = bytes_of(entry.record["public"])
+
+    def _certificate(self, entry: Entry, _: AuthorityState) -> None:
+        self._holders[entry.record_id] = entry.record["node_id"]
+
+    def _descriptor(self, _: Entry, state: AuthorityState) -> None:
+        self._add(state.descriptor.root, state.descriptor.control)
+        self._recoveries[state.descriptor.recovery] = None
+
+    def _members(self, entry: Entry, state: AuthorityState) -> None:
+        self._add(state.key_sets[entry.record["role"], entry.record.get("partition")])
+
+    def _intent(self, _: Entry, state: AuthorityState) -> None:
+        if state.recovery is not None:
             self._add(state.recovery.holders)
 
     def public_of(self, key_id: str) -> bytes:

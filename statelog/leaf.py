@@ -89,7 +89,6 @@ def _read_partition_head(data: bytes) -> tuple[int, int]:
     return head.end(), _in_range("authority size", int(head[1]))
 
 
-@lru_cache(maxsize=64)  # entries of one commit end alike
 def _read_tail(data: bytes) -> tuple[int, int]:
     """The time and the term in a leaf's last bytes. Raises Refused SL-LEAF."""
     term = _read_term(data[_TIME_END:])

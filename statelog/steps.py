@@ -74,7 +74,6 @@ class Candidate(Context):
         self.subject = kind.subject(record)
         self.key: SubjectKey = (kind.name, *self.subject)
         self.signed = signed = kind.signed_bytes(record, data)
-        self.signers: list[SignedAs] = []
         self.signed_by: Sequence[bytes] = ()
         self.change: Change | None = None
         self.record_id = sha256(signed).hexdigest()
@@ -172,7 +171,8 @@ class Candidate(Context):
         root = self.state.root_before(self.epoch)
         if self.kind is DESCRIPTOR and root is not self.state.descriptor.root:
             new_keys = {**root.by_id, **new_keys}
-        signed_by: list[bytes] = []
+        self.signers: list[SignedAs] = []
+        self.signed_by = signed_by = list[bytes]()
         for position, entry in enumerate(self.record["signatures"]):
             signed_as = key_id, issuer_id, role = _SIGNED_AS(entry)
             key = keys.get(key_id) or _known_key(self.state, new_keys, self.kind.new_role, key_id, position)
@@ -184,7 +184,6 @@ class Candidate(Context):
                 self._check_signature(position, key.public, entry)
             self.signers.append(signed_as)
             signed_by.append(key.public)
-        self.signed_by = signed_by
 
     def _check_signature(self, position: int, public: bytes, entry: Mapping[str, str]) -> None:
         if not verify(public, bytes_of(entry["value"]), self.signed):

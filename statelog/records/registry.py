@@ -6,6 +6,7 @@ farm whose every endpoint moved heals from one delivery to one reachable node.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar, Final
 
 from statelog.limits import (
@@ -74,6 +75,7 @@ class RegistryRecord(Kind):
         return role_for_service(record["service"]), None
 
 
+@lru_cache(maxsize=1_024)  # the same services are registered again and again
 def role_for_service(service: str) -> str:
     """The role whose quorum says where ``service`` is."""
     if service in _UPDATE_SERVICES:
