@@ -67,7 +67,10 @@ def values_of(columns: Sequence[str]) -> Callable[[Row], tuple[Any, ...]]:
     """A function of a row that answers with its values in these columns."""
     if len(columns) > 1:
         return itemgetter(*columns)
-    return lambda row: tuple(row[column] for column in columns)
+    if not columns:
+        return lambda row: ()
+    (column,) = columns
+    return lambda row: (row[column],)
 
 
 class Put(NamedTuple):
@@ -228,10 +231,12 @@ class MemoryRows:
         self._tables: dict[str, dict[Key, Row]] = {}
         self._equal: dict[str, list[_Equal]] = {}
         self._at_most: dict[str, dict[tuple[str, ...], _AtMost]] = {}
+        self._indexes: dict[str, list[_Equal | _AtMost]] = {}  # all of a table
         for table in tables:
             self._tables[table.name] = {}
             self._equal[table.name] = [_Equal(columns) for columns in table.indexes]
             self._at_most[table.name] = {}
+            self._indexes[table.name] = [*self._equal[table.name]]
 
     def get(self, table: str, key: Key) -> Row | None:
         """The row under `key`, or None."""
@@ -257,6 +262,7 @@ class MemoryRows:
         index = self._at_most[table].get(columns)
         if index is None:
             index = self._at_most[table][columns] = _AtMost(tuple(equal), column)
+            self._indexes[table].append(index)
             for key, row in self._tables[table].items():
                 index.add(key, row)
         order = index.found.get(tuple(equal.values()))
@@ -268,14 +274,13 @@ class MemoryRows:
     def apply(self, changes: Iterable[Change]) -> None:
         """Make the changes, in order."""
         for change in changes:
-            name, key = change.table, change.key
-            indexes: tuple[_Equal | _AtMost, ...] = (*self._equal[name], *self._at_most[name].values())
-            old = self._tables[name].pop(key, None)
+            rows, indexes, key = self._tables[change.table], self._indexes[change.table], change.key
+            old = rows.pop(key, None)
             if old is not None:
                 for index in indexes:
                     index.remove(key, old)
             if isinstance(change, Put):
-                self._tables[name][key] = change.row
+                rows[key] = change.row
                 for index in indexes:
                     index.add(key, change.row)
 

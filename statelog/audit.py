@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 from binascii import a2b_base64
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Final, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from statelog.audit_ahead import check_ahead
 from statelog.audit_evidence import PastSigners, check_evidence
@@ -49,8 +48,6 @@ from statelog.note import Note, VerifierKey
 from statelog.replay import Entry, Replay
 from statelog.signing import Job
 from statelog.state import AUTHORITY_LOG
-
-_VALUE: Final[Callable[[Mapping[str, str]], str]] = itemgetter("value")
 
 
 class LogSource(Protocol):
@@ -441,6 +438,8 @@ def _stray(size: int, why: str) -> Finding:
 
 def signature_jobs(entry: Entry) -> list[Job]:
     """The signatures of an accepted entry, to be verified elsewhere, by the keys that admission found."""
-    signatures = map(a2b_base64, map(_VALUE, entry.record["signatures"]))
-    signed_by = entry.signed_by
-    return list(zip(signed_by, signatures, [entry.signed] * len(signed_by), strict=True))
+    signed = entry.signed
+    return [
+        (public, a2b_base64(one["value"]), signed)
+        for public, one in zip(entry.signed_by, entry.record["signatures"], strict=True)
+    ]

@@ -13,6 +13,7 @@ from statelog.checkpoint import parse_signed_checkpoint
 from statelog.errors import UsageError, refuse
 from statelog.finality import final_cosignatures, finality, freshness, is_final, needed_sets
 from statelog.io import saved_fold
+from statelog.io.collector import collector_at_rest
 from statelog.io.loading import new_replay
 from statelog.io.store import Store
 from statelog.io.suffix import drop_suffix
@@ -98,6 +99,7 @@ class HeldLog:
             _log.warning("the fold could not be saved, the next start takes longer: %s", error)
         self._saved_size = self.final.size
 
+    @collector_at_rest()
     def replay_stored(self, replay: Replay, size: int, entries: list[Entry] | None = None) -> None:
         """Brings `replay`, which stands at a final head, up to the stored final head of `size`, and adds
         what it passes to `entries`.
@@ -124,6 +126,7 @@ class HeldLog:
         _, parsed = replay.verify_head(note)
         check_final(replay, parsed, final_size)
 
+    @collector_at_rest()
     def replay_to(self, size: int) -> Replay:
         """A replay of the first `size` final entries."""
         replay = self.fresh()
