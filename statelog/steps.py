@@ -37,7 +37,7 @@ class Candidate(Context):
     """One record on its way through the steps, with its circumstances; its shape is known to be right.
 
     ``data`` are the canonical bytes of ``record``, ``subject`` is the kind's own subject tuple, without the
-    kind.  ``bootstrap``: what development mode accepts.  ``signed`` are the bytes that the signatures cover,
+    kind, ``last`` what the state has of it.  ``bootstrap``: what development mode accepts.  ``signed`` are the bytes that the signatures cover,
     ``signed_by``, once they were looked at, the public keys of these in their order.  Once all steps are
     behind it, ``change`` is what `AuthorityState.apply` commits.
     """
@@ -47,6 +47,7 @@ class Candidate(Context):
         "epoch",
         "key",
         "kind",
+        "last",
         "record",
         "signed",
         "signed_by",
@@ -73,6 +74,7 @@ class Candidate(Context):
         self.epoch: int = record["epoch"]
         self.subject = kind.subject(record)
         self.key: SubjectKey = (kind.name, *self.subject)
+        self.last = state.subjects.get(self.key)
         self.signed = signed = kind.signed_bytes(record, data)
         self.signed_by: Sequence[bytes] = ()
         self.change: Change | None = None
@@ -129,7 +131,7 @@ class Candidate(Context):
 
     def settled_by_subject(self) -> bool:
         """Step 6: True for a duplicate; raises SL-STALE for a copy older than what the subject has."""
-        last = self.state.subjects.get(self.key)
+        last = self.last
         if last is None or self.epoch > last.epoch:
             return False
         if last.record_id == self.record_id:
@@ -248,9 +250,8 @@ class Candidate(Context):
 
     def check_monotonic(self) -> None:
         """Step 11."""
-        last = self.state.subjects.get(self.key)
-        last_epoch = last.epoch if last is not None else 0
-        if last is not None and self.epoch == last_epoch:
+        last = self.last
+        if last is not None and self.epoch == last.epoch:
             raise refuse(
                 "SL-EQUIVOCATION",
                 "another record of this subject has this epoch",
@@ -258,7 +259,7 @@ class Candidate(Context):
                 expected=last.record_id,
                 found=self.record_id,
             )
-        self.kind.check_epoch(self.record, last_epoch)
+        self.kind.check_epoch(self.record, last.epoch if last is not None else 0)
 
     def check_started(self) -> None:
         """Step 12, for every kind: entry 1 is the first term (entry 0 meets a state without subjects)."""
