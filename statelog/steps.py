@@ -37,9 +37,9 @@ class Candidate(Context):
     """One record on its way through the steps, with its circumstances; its shape is known to be right.
 
     ``data`` are the canonical bytes of ``record``, ``subject`` is the kind's own subject tuple, without the
-    kind, ``last`` what the state has of it.  ``bootstrap``: what development mode accepts.  ``signed`` are the bytes that the signatures cover,
-    ``signed_by``, once they were looked at, the public keys of these in their order.  Once all steps are
-    behind it, ``change`` is what `AuthorityState.apply` commits.
+    kind, ``last`` what the state has of it.  ``bootstrap``: what development mode accepts.  ``signed`` are
+    the bytes that the signatures cover, ``signed_by``, once they were looked at, the public keys of these in
+    their order.  Once all steps are behind it, ``change`` is what `AuthorityState.apply` commits.
     """
 
     __slots__ = (

@@ -67,6 +67,7 @@ log_node = sa.Table(
     sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("node_index", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("hash", Blob(32), nullable=False),
+    sqlite_with_rowid=False,  # rows hardly longer than their key: one tree in the file instead of two
 )
 
 # The log's signed checkpoints: `note` holds the sequencer's signature only, cosignatures are beside it.

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 import projections.io.tables as projection_tables
 from statelog.errors import SourceUnreadable, UsageError
-from statelog.io import database
+from statelog.io import database, schema
 from statelog.io.database import (
     CommitUnknownError,
     database_path,
@@ -22,7 +23,7 @@ from statelog.io.database import (
     upgrade,
     write_transaction,
 )
-from statelog.io.tables import metadata, witness_state
+from statelog.io.tables import log_node, metadata, witness_state
 
 
 @pytest.fixture
@@ -70,6 +71,30 @@ def test_opening_again_and_upgrading_twice_change_nothing(url: str, engine: sa.E
         again = open_database(url, create=create)
         assert origins(again) == ["o"]
         again.dispose()
+
+
+def test_tree_nodes_survive_being_stored_otherwise(url: str, engine: sa.Engine) -> None:
+    nodes = [
+        (log, level, index, bytes([level, index]) * 16)
+        for log in ("authority", "routes-eu-1")
+        for level, count in ((1, 4), (2, 2))
+        for index in range(count)
+    ]
+    config = schema._config()
+    with write_transaction(engine) as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0008")
+        connection.execute(
+            log_node.insert(), [dict(zip(log_node.c.keys(), one, strict=True)) for one in reversed(nodes)]
+        )
+    with pytest.raises(UsageError, match="statelog upgrade"):
+        open_database(url)
+    upgrade(url)
+    with read_transaction(engine) as connection:
+        schema.check_schema(connection)
+        assert [tuple(row) for row in connection.execute(sa.select(log_node))] == nodes
+        with pytest.raises(sa.exc.OperationalError, match="rowid"):
+            connection.exec_driver_sql("SELECT rowid FROM log_node")
 
 
 def test_a_store_that_is_not_there(url: str, tmp_path: Path) -> None:
