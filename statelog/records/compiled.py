@@ -131,6 +131,8 @@ class _Writer:
 
     def _test(self, check: Check, value: str) -> str:
         """One expression for a plain value."""
+        if check is time:  # `parse_time` has a memory of its own, which the record's judge asks next
+            return f"type({value}) is str and {self._name(parse_time)}({value}) >= 0"
         match check:
             case Integer():
                 return f"type({value}) is int and {check.low} <= {value} <= {check.high}"
@@ -144,15 +146,13 @@ class _Writer:
             case Printable():
                 length = f"0 < len({value}) <= {check.max_chars}"
                 return f"type({value}) is str and {length} and {value}.isprintable()"
-            case Spelled() | OfText(comes_again=True):
+            case Spelled() | OfText():
                 memory = _MEMORIES.get(id(check))
                 if memory is None:
                     memory = _MEMORIES[id(check)] = _Memory(check)
                 return f"{value} in {self._name(memory.seen)} or {self._name(memory.learn)}({value})"
         if check is json_object:
             return f"type({value}) is dict"
-        if check is time:  # read again when the record is judged, out of the memory of `parse_time`
-            return f"type({value}) is str and {self._name(parse_time)}({value}) >= 0"
         return f"{self._name(check)}({value}) is None"
 
     def _fields(self, check: Fields, value: str, depth: int) -> None:

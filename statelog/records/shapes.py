@@ -68,13 +68,9 @@ def fault(expected: str, value: object) -> Fault:
 
 @dataclass(frozen=True, slots=True)
 class OfText:
-    """A ``check`` that accepts strings only, and the same ones always.
-
-    ``comes_again``: what it accepted is worth remembering (`compiled`).
-    """
+    """A ``check`` that accepts strings only, and always the same ones: `compiled` may remember them."""
 
     check: Check
-    comes_again: bool
 
     def __call__(self, value: Any) -> Fault | None:
         return self.check(value)
@@ -347,7 +343,7 @@ def _time(value: Any) -> Fault | None:
 
 
 # `YYYY-MM-DDTHH:MM:SSZ`; every record has its own.
-time: Final[Check] = OfText(_time, comes_again=False)
+time: Final[Check] = OfText(_time)
 
 
 def _is_quic_address(value: str) -> bool:
@@ -374,4 +370,4 @@ def _quic_address(value: Any) -> Fault | None:
 
 
 # `quic://host:port` with a lower-case DNS name, an IPv4 address or an IPv6 address in brackets.
-quic_address: Final[Check] = OfText(_quic_address, comes_again=True)
+quic_address: Final[Check] = OfText(_quic_address)

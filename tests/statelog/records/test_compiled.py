@@ -127,7 +127,7 @@ def test_what_is_remembered_is_bounded() -> None:
         asked.append(value)
         return None if len(value) < 9 else fault("short", value)
 
-    accepts = compiled(OfText(short, comes_again=True), "short")
+    accepts = compiled(OfText(short), "short")
     for n in range(MAX_REMEMBERED_TEXTS + 1):
         assert accepts(str(n))
     assert len(asked) == MAX_REMEMBERED_TEXTS + 1
