@@ -57,6 +57,7 @@ def open_database(
     try:
         if create:
             with write_transaction(engine) as connection:
+                check_revision(connection, url, older=True, empty=True)
                 migrate(connection)
         with read_transaction(engine) as connection:
             check_revision(connection, url)

@@ -59,14 +59,19 @@ def migrate(connection: sa.Connection) -> None:
     command.upgrade(config, "head")
 
 
-def check_revision(connection: sa.Connection, url: str, *, older: bool = False) -> None:
+def check_revision(connection: sa.Connection, url: str, *, older: bool = False, empty: bool = False) -> None:
     """Raises UsageError for a database of another revision than the newest, or of none; not for one of an
-    `older` revision where that will do.
+    `older` revision, or an `empty` one, where that will do. Raises SourceUnreadable for a revision that is
+    no text.
     """
     script = ScriptDirectory.from_config(_config())
     found, wanted = MigrationContext.configure(connection).get_current_heads(), script.get_heads()
     if not found:
+        if empty:
+            return
         raise UsageError(f"{url} is not a store: it has no schema version; `statelog init` makes one")
+    if not all(isinstance(one, str) for one in found):  # as a damaged SQLite file may have it
+        raise SourceUnreadable("the column alembic_version.version_num holds a value that is no text")
     known = set(found) <= {revision.revision for revision in script.walk_revisions()}
     if set(found) == set(wanted) or (older and known):
         return

@@ -19,15 +19,15 @@ import pytest
 import fabric.sync
 from statelog import witness
 from statelog.state import AuthorityState, WitnessSet
-from tests.support import cluster_actors
+from tests.support import cluster_actors, cluster_owners
 from tests.support.byzantine import BEHAVIOURS, LyingReplica
-from tests.support.cluster_actors import BrokenError
-from tests.support.cluster_world import NONE, ClusterWorld
+from tests.support.cluster_actors import REPLICAS, Actor, BrokenError
+from tests.support.cluster_world import NONE, ClusterWorld, Faults
 from tests.support.lying_sequencer import LIES
 
 SEEDS = Path(__file__).parent / "cluster_seeds.txt"
 HEALED_H = 0.15
-QUIET = replace(NONE, rotations=12.0)
+USUAL, QUIET = Faults(), replace(NONE, rotations=12.0)
 NETWORK = ("loss", "double", "spike", "cut", "nobody home")
 PROCESSES = ("crash before write", "crash after write", "disk full", "replaced")
 SEEN = ("source away", "refresh", "split view proved", "witness answers 409", "witness answers 503")
@@ -35,14 +35,19 @@ OWNERS = (
     "witnesses changed",
     "final over a change of witnesses",
     "handed on by a liar",
+    "handed on by an honest one",
+    "site away",
+    "site burnt",
+    "handed on from a replica, away",
+    "handed on from a replica, burnt",
     "a fenced sequencer is refused",
     "final with a bent date",  # the lies within the bound
 )
 
 
-def play(seed: int, hours: float) -> ClusterWorld:
+def play(seed: int, hours: float, faults: Faults = USUAL) -> ClusterWorld:
     """One seed with everything that can go wrong, and then the time to mend."""
-    world = ClusterWorld(seed, liar=LyingReplica)
+    world = ClusterWorld(seed, faults, liar=LyingReplica)
     try:
         world.run(hours)
         world.heal()
@@ -83,7 +88,7 @@ def test_without_faults_and_lies_nothing_is_refused() -> None:
     world.run(0.5)
     assert world.settled()
     # A 422 is of a witness that joins, and waits for those before it.
-    unwanted = ("refused", "lie", "split", "handed on", "witness answers 409", "witness answers 5")
+    unwanted = ("refused", "lie", "split", "handed on", "site", "witness answers 409", "witness answers 5")
     assert not [one for one in world.fired if one.startswith(unwanted)]
     assert not [one for one in (*NETWORK, *PROCESSES) if world.fired[one]]
     assert len(world.acknowledged) > 2
@@ -107,6 +112,20 @@ def test_followers_that_ask_the_new_witnesses_alone_are_caught(monkeypatch: pyte
     monkeypatch.setattr(cluster_actors, "needed_sets", newest)
     with pytest.raises(BrokenError, match=r"holds .* to be final by"):
         play_all()
+
+
+def test_owners_that_ask_no_witness_where_a_term_starts_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest replica may lack what is final, while the site of the one who has it is away."""
+
+    def longest(world: ClusterWorld) -> Actor:
+        return max((world.actors[name] for name in REPLICAS), key=lambda one: len(one.disk["leaves"]))
+
+    faults = replace(USUAL, sites=6.0, liars=0.3)
+    assert play(62_033, 1.0, faults).fired["site away"]  # who asks waits until it is back
+    monkeypatch.setattr(cluster_owners, "standby", longest)
+    monkeypatch.setattr(cluster_owners.Owners, "_told", lambda *_: (0, [0]))
+    with pytest.raises(BrokenError, match=r"a new term drops what .* holds to be final"):
+        play(62_033, 1.0, faults)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 A change of the witnesses is a descriptor, submitted like any record. The pen is handed on as the runbook says
 (`ops/runbooks/sequencer-failover.md`): the old host is stopped, the witnesses are turned to the new one and
 say what they cosigned last, and a term that the control quorum signed starts where nothing final is lost.
+Where the old host's site is away or has burnt down, a replica is the standby, and the term starts at its end.
 """
 
 from __future__ import annotations
@@ -13,10 +14,20 @@ from statelog.canonical import encode
 from statelog.checkpoint import sign_checkpoint
 from statelog.errors import Refused
 from statelog.finality import takeover_size
+from statelog.leaf import split_leaf
 from statelog.replay import Replay
 from statelog.signing import encode_base64, record_id_of
 from tests.support.authority import sequencer_entry, signer
-from tests.support.cluster_actors import POOL, SEQUENCER, BrokenError, SequencerActor, Submitter
+from tests.support.cluster_actors import (
+    POOL,
+    REPLICAS,
+    SEQUENCER,
+    Actor,
+    BrokenError,
+    SequencerActor,
+    Submitter,
+    short,
+)
 from tests.support.lying_sequencer import FENCED, FencedSequencer, LyingSequencer
 
 if TYPE_CHECKING:
@@ -25,7 +36,31 @@ if TYPE_CHECKING:
 OWNERS = "owners"
 LOOK_S, COUNT_S = 15.0, 20.0
 LIE_S, BEHIND_S, HEALED_S = 400.0, 1_500.0, 150.0  # after which owners act
+GONE_S = 1_200.0  # longer than any cut: a site that does not answer so long is given up
 GRACE_S = 60.0  # until nothing of the old host is on its way any more
+
+
+def standby(world: ClusterWorld) -> Actor | None:
+    """The replica that could go on alone: it holds all that may be final, by what every witness says, and
+    enough witnesses have cosigned nothing else. None while there is no such.
+    """
+    best = max((world.actors[name] for name in REPLICAS), key=lambda one: len(one.disk["leaves"]))
+    size = len(best.disk["leaves"])
+    if not size or not best.up:
+        return None
+    witnesses = replayed(world, best.disk["leaves"]).state.witnesses
+    states = {one.name: world.actors[short(one.name)].disk["state"] for one in witnesses.keys}
+    sizes = {name: 0 if state is None else state.size for name, state in states.items()}
+    sound = [name for name, told in sizes.items() if told <= size and not world.strayed(short(name))]
+    return best if takeover_size(sizes, witnesses) <= size and len(sound) >= witnesses.threshold else None
+
+
+def replayed(world: ClusterWorld, leaves: list[bytes]) -> Replay:
+    """What is known to be final, without verifying it anew."""
+    replay = Replay(world.cluster.anchor)
+    for leaf in leaves:
+        replay.append(leaf, verify_signatures=False)
+    return replay
 
 
 class Owners(Submitter):
@@ -34,10 +69,11 @@ class Owners(Submitter):
     def __init__(self, world: ClusterWorld, name: str) -> None:
         super().__init__(world, name)
         self.final_at = 0.0  # when they last saw that all was final
+        self.seen_at = 0.0  # when the sequencer's host last answered them
         self.terms = 1
 
     def start(self) -> None:
-        self.final_at = self.world.now
+        self.final_at = self.seen_at = self.world.now
         self.later(LOOK_S, self._look)
         self._plan_rotation()
 
@@ -86,50 +122,76 @@ class Owners(Submitter):
         due = behind_s > (HEALED_S if world.healed else BEHIND_S)
         if lies:
             due |= world.healed or world.now - disk.get("lied_at", world.now) > LIE_S
+        if sequencer.up and not world.is_cut(SEQUENCER, OWNERS):
+            self.seen_at = world.now
+        gone = world.burnt or (not due and sequencer.up and world.is_cut(SEQUENCER, OWNERS))
+        if gone:
+            due = world.now - self.seen_at > (HEALED_S if world.healed else GONE_S)
+            due &= standby(world) is not None
         if not due or not disk["final"]:
             self.later(LOOK_S, self._look)
             return
         world.fired["handed on by a liar" if lies else "handed on by an honest one"] += 1
+        world.moved()
         sequencer.up, sequencer.life = False, sequencer.life + 1
         nobody = SequencerActor(world, SEQUENCER)
         nobody.up, nobody.disk = False, disk
         world.actors[SEQUENCER] = nobody
-        self.later(GRACE_S, self._count)
+        self.later(GRACE_S, self._count_without if gone else self._count)
 
     def _count(self) -> None:
         """Turn the witnesses to the new host and hear what they cosigned last."""
         world, old = self.world, self.world.actors[SEQUENCER].disk
-        known = Replay(world.cluster.anchor)
-        for leaf in old["leaves"][: old["final"]]:
-            known.append(leaf, verify_signatures=False)
+        told = self._told(old["leaves"][: old["final"]])
+        if told is None:
+            self.later(COUNT_S, self._count)
+            return
+        least, sizes = told
+        # The old host's disk is at hand: whoever cosigned more of what is true goes on from there as well.
+        bad = [n for n, one in enumerate(old["leaves"]) if one in world.lies or world.is_dated_ahead(one)]
+        most = min([len(old["leaves"]), *bad])
+        start = max(least, old["final"], *(size for size in sizes if size <= most))
+        if start > most:
+            raise BrokenError(f"a new term must start at {start}, beyond the lie at {most}")
+        self._hand_on(old, start)
+
+    def _count_without(self) -> None:
+        """The same with a replica's disk alone: the term starts where that ends, or not yet."""
+        world = self.world
+        found = standby(world)
+        told = found and self._told(found.disk["leaves"])
+        if not found or not told or told[0] > len(found.disk["leaves"]):
+            if not world.burnt:
+                self._count()  # after all somebody went there for the disk
+                return
+            self.later(COUNT_S, self._count_without)
+            return
+        held = found.disk
+        names = [record_id_of(world.decoded(split_leaf(leaf).record)) for leaf in held["leaves"]]
+        known = {"final": len(names), "places": {name: at for at, name in enumerate(names)}}
+        world.fired[f"handed on from a replica, {'burnt' if world.burnt else 'away'}"] += 1
+        self._hand_on({**held, **known}, len(names))
+
+    def _told(self, leaves: list[bytes]) -> tuple[int, list[int]] | None:
+        """Where a term may start at the least, and what each witness says; None while too few say it."""
+        world = self.world
+        witnesses = replayed(world, leaves).state.witnesses
         told: dict[str, int] = {}
-        for key in known.state.witnesses.keys:
-            witness = world.actors[key.name.removesuffix(".example")]
+        for key in witnesses.keys:
+            witness = world.actors[short(key.name)]
             if witness.up and not world.is_cut(SEQUENCER, witness.name):
                 witness.life += 1
                 world.perform(witness, witness.start)
                 told[key.name] = 0 if witness.disk["state"] is None else witness.disk["state"].size
         try:
-            least = takeover_size(told, known.state.witnesses)
+            return takeover_size(told, witnesses), list(told.values())
         except Refused:
             world.fired["too few witnesses for a new term"] += 1
-            self.later(COUNT_S, self._count)
-            return
-        # The old host's disk is at hand: whoever cosigned more of what is true goes on from there as well.
-        bad = [n for n, one in enumerate(old["leaves"]) if one in world.lies or world.is_dated_ahead(one)]
-        most = min([len(old["leaves"]), *bad])
-        start = max(least, old["final"], *(size for size in told.values() if size <= most))
-        if start > most:
-            raise BrokenError(f"a new term must start at {start}, beyond the lie at {most}")
-        self._hand_on(old, start)
-        self.final_at = world.now
-        self.later(LOOK_S, self._look)
+            return None
 
     def _hand_on(self, old: dict[str, Any], start: int) -> None:
         world = self.world
-        replay = Replay(world.cluster.anchor)
-        for leaf in old["leaves"][:start]:
-            replay.append(leaf, verify_signatures=False)
+        replay = replayed(world, old["leaves"][:start])
         self.terms += 1
         key, term = f"sequencer-{self.terms}", replay.term + 1
         record = world.cluster.log_term(
@@ -156,6 +218,11 @@ class Owners(Submitter):
             "notes": {**{size: one for size, one in old["notes"].items() if size <= start}, start + 1: note},
             "lines": {size: lines for size, lines in old["lines"].items() if size <= start},
         }
+        left = world.actors[SEQUENCER].disk
         world.take_place(SequencerActor(world, SEQUENCER), kept)
-        world.take_place(FencedSequencer(world), old)
-        assert world.actors[FENCED].name == FENCED
+        if not world.burnt:
+            world.take_place(FencedSequencer(world), left)
+            assert world.actors[FENCED].name == FENCED
+        world.burnt = False
+        self.final_at = self.seen_at = world.now
+        self.later(LOOK_S, self._look)

@@ -7,9 +7,10 @@
 
 Replaying, cosigning, following and finality are the product's own machines; here are only their shells
 (`cluster_actors`). Their owners change the witnesses and hand the pen on (`cluster_owners`); now and then a
-sequencer turns into one that lies about the time (`lying_sequencer`). Disks are dictionaries; the network
-loses, delays, doubles and cuts. A process may crash at any write, just before it or just after. After every
-step the world checks what must always hold, and raises `BrokenError`.
+sequencer turns into one that lies about the time (`lying_sequencer`), or its whole site is away for a while,
+or burns down with its disk. Disks are dictionaries; the network loses, delays, doubles and cuts. A process
+may crash at any write, just before it or just after. After every step the world checks what must always hold,
+and raises `BrokenError`.
 """
 
 # Long on purpose: the world, its network and what must always hold in it are read together.
@@ -45,8 +46,8 @@ from tests.support.cluster_actors import (
     WitnessActor,
     short,
 )
-from tests.support.cluster_owners import OWNERS, Owners
-from tests.support.lying_sequencer import LyingSequencer
+from tests.support.cluster_owners import GRACE_S, OWNERS, Owners, standby
+from tests.support.lying_sequencer import FENCED, LyingSequencer
 
 HOUR_S = 3_600.0
 
@@ -66,9 +67,11 @@ class Faults:
     replaced: float = 4.0
     rotations: float = 2.0
     liars: float = 1.5
+    sites: float = 0.4
+    away_s: tuple[float, float] = (300.0, 2_400.0)
 
 
-NONE = Faults(0.0, 0.0, 0.0, crashes=0.0, full_disks=0.0, cuts=0.0, replaced=0.0, rotations=0.0, liars=0.0)
+NONE = Faults(0, 0, 0, crashes=0, full_disks=0, cuts=0, replaced=0, rotations=0, liars=0, sites=0)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,9 @@ class ClusterWorld:
         self._events: list[_Event] = []
         self._number = 0
         self._cut: set[frozenset[str]] = set()
+        self._away: dict[str, float] = {}  # hosts whose site nobody reaches, and until when
+        self.burnt = False  # the sequencer's disk is gone: nobody but `check` may look into it
+        self._sites = random.Random(f"{seed} sites")  # its own: what else happens is as without it
         self._roots: list[bytes] = [CompactRange().root()]  # of the one history, by size
         self._canonical: list[bytes] = []
         self._tree = CompactRange()
@@ -188,7 +194,7 @@ class ClusterWorld:
             self.after(self.chance.uniform(0.5, 60.0), lambda: self._restart(actor))
 
     def _restart(self, actor: Actor) -> None:
-        if self.actors[actor.name] is not actor:
+        if self.actors[actor.name] is not actor or (actor.name == SEQUENCER and self.burnt):
             return
         self.note(f"{actor.name} is back")
         actor.up = True
@@ -222,6 +228,8 @@ class ClusterWorld:
                 self.after(self.chance.expovariate(rate / HOUR_S), lambda f=fate, r=rate, p=plan: p(f, r))  # type: ignore[misc]  # bound now
         if self.faults.liars:
             self.after(self.chance.expovariate(self.faults.liars / HOUR_S), self._corrupt)
+        if self.faults.sites:
+            self._plan_site()
         if self.faults.replaced:
             self.after(self.chance.expovariate(self.faults.replaced / HOUR_S), self._replace_one)
         if self.faults.cuts:
@@ -230,6 +238,9 @@ class ClusterWorld:
     def _replace_one(self) -> None:
         """A replica is lost with its disk, and a new one takes its place."""
         if not self.faults.replaced:
+            return
+        if self.burnt:  # two lost disks at once are more than a log promises to outlive
+            self.after(self.chance.expovariate(self.faults.replaced / HOUR_S), self._replace_one)
             return
         name = self.chance.choice(REPLICAS)
         self.fired["replaced"] += 1
@@ -242,11 +253,43 @@ class ClusterWorld:
         self.perform(made, made.start)
         self.after(self.chance.expovariate(self.faults.replaced / HOUR_S), self._replace_one)
 
+    def _plan_site(self) -> None:
+        self.after(self._sites.expovariate(self.faults.sites / HOUR_S), self._lose_site)
+
+    def _lose_site(self) -> None:
+        """The sequencer's site is away: nobody reaches it. It comes back by itself, or has burnt down."""
+        if not self.faults.sites:
+            return
+        sequencer = self.actors[SEQUENCER]
+        if sequencer.up and not self.burnt and self.now >= self._away.get(SEQUENCER, 0.0):
+            self.fired["site away"] += 1
+            self.note("the sequencer's site is away")
+            self._away[SEQUENCER] = self.now + self._sites.uniform(*self.faults.away_s)
+            if self._sites.random() < 0.5:
+                self.after(GRACE_S, lambda: self._burn(sequencer))
+        self._plan_site()
+
+    def _burn(self, sequencer: Actor) -> None:
+        """With its disk: where a replica holds all that may be final, and nothing is on its way any more."""
+        if self.healed or self.actors[SEQUENCER] is not sequencer:
+            return
+        if standby(self) is None:
+            self.fired["site spared"] += 1
+            return
+        self.fired["site burnt"] += 1
+        self.note("the sequencer's site has burnt down")
+        self.burnt = True
+        sequencer.up, sequencer.life = False, sequencer.life + 1
+
+    def moved(self) -> None:
+        """The pen goes to another site; whoever had it stays where he is."""
+        self._away[FENCED] = self._away.pop(SEQUENCER, 0.0)
+
     def _corrupt(self) -> None:
         """Who holds the pen turns into one that lies about the time."""
         if not self.faults.liars:
             return
-        if type(self.actors[SEQUENCER]) is SequencerActor:
+        if type(self.actors[SEQUENCER]) is SequencerActor and not self.burnt:
             self.note("the sequencer turns")
             self.take_place(LyingSequencer(self, SEQUENCER), self.actors[SEQUENCER].disk)
         self.after(self.chance.expovariate(self.faults.liars / HOUR_S), self._corrupt)
@@ -265,6 +308,7 @@ class ClusterWorld:
         self.healed = True
         self.faults = NONE
         self._cut.clear()
+        self._away.clear()
         for actor in self.actors.values():
             actor.fate = ""
 
@@ -298,7 +342,8 @@ class ClusterWorld:
 
     def is_cut(self, one: str, other: str) -> bool:
         """Whether the network between the two is parted now."""
-        return frozenset((one, other)) in self._cut
+        away = (name for name in (one, other) if self.now < self._away.get(name, 0.0))
+        return next(away, None) is not None or frozenset((one, other)) in self._cut
 
     def _arrive(self, source: str, target: str, message: tuple[Any, ...]) -> None:
         actor = self.actors[target]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -117,12 +118,24 @@ def test_a_database_that_is_not_a_store(url: str, tmp_path: Path) -> None:
 def test_another_schema_version(url: str, engine: sa.Engine) -> None:
     with write_transaction(engine) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(UsageError, match="newer version"):
-        open_database(url)
+    for create in (False, True):
+        with pytest.raises(UsageError, match="newer version"):
+            open_database(url, create=create)
     with write_transaction(engine) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(UsageError, match="statelog upgrade"):
         open_database(url)
+
+
+def test_a_schema_version_that_is_no_text(url: str, engine: sa.Engine) -> None:
+    with write_transaction(engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = CAST(version_num AS BLOB)")
+    for opened in (open_database, partial(open_database, create=True), upgrade):
+        with pytest.raises(SourceUnreadable, match=r"version_num holds a value that is no text"):
+            opened(url)
+    with write_transaction(engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = CAST(version_num AS TEXT)")
+    open_database(url).dispose()
 
 
 @pytest.mark.parametrize(
