@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from statelog.limits import KDF_MIN_MEMORY_BYTES
 from tests.statelog.cli.conftest import Run
 from tests.support.authority import node_id
 from tests.support.keysources import seed_variable, set_all, soft_tokens, ssh_agent
+from tests.support.users import not_root
 
-NOBODY = 65534
 NODE = node_id("control-1")
 PRODUCTION = (
     *("--name", "farm", "--production", "--sequencer-node", NODE, "--cost", "interactive"),
@@ -318,13 +317,8 @@ def test_a_folder_that_may_not_be_used_is_usage(
     tmp_path.chmod(0o755)
     Path("locked").mkdir()
     Path("locked").chmod(mode)  # whatever the umask
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)  # root may write anywhere
-    try:
+    with not_root():
         said = run("init", "locked", "--name", "farm", "--development")
-    finally:
-        os.seteuid(before)
     assert (said.code, said.out, said.err) == (2, "", f"statelog: {inner}: permission denied\n")
     Path("locked").chmod(0o700)
     begin(run, Path("locked"), "--name", "farm", "--development")
