@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -155,6 +157,16 @@ def say(*lines: str) -> None:
             indent = " " * (len(label[0]) if label else 0)
             parts = wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
         sys.stdout.write("\n".join(parts) + "\n")
+
+
+def say_command(label: str, *words: object, store: str | None = None, root: str | None = None) -> None:
+    """A command to copy as it stands: quoted for a shell, never wrapped, and with the options that this one
+    was given; what came out of the environment does so next time, too.
+    """
+    for name, value in (("store", store), ("root", root)):
+        if value is not None and value != os.environ.get(f"STATELOG_{name.upper()}"):
+            words = (*words, f"--{name}", value)
+    sys.stdout.write(_showable(f"{label:10} {shlex.join(map(str, words))}") + "\n")
 
 
 def _showable(text: str) -> str:

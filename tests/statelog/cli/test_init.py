@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,15 @@ def test_the_store_of_another_cluster_is_left_alone(run: Run, tmp_path: Path) ->
     assert store.read_bytes() == before
     assert not (tmp_path / "other" / "anchor").exists()
     begin(run, tmp_path / "other", "--store", tmp_path / "other.db")
+
+
+def test_what_init_says_to_look_with_runs_as_it_stands(run: Run, tmp_path: Path) -> None:
+    said = run("init", tmp_path / "the farm", "--name", "farm", "--development")
+    (look,) = [line for line in said.out.splitlines() if line.startswith("look ")]
+    label, program, *words = shlex.split(look)
+    assert (label, program) == ("look", "statelog")
+    looked = run(*words)
+    assert (looked.code, "anchor" in looked.out, looked.err) == (0, True, "")
 
 
 def test_a_folder_that_cannot_be_one_is_usage(run: Run, tmp_path: Path) -> None:
