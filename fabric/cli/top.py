@@ -39,7 +39,8 @@ async def run_top(socket: Path, interval_s: float, count: int | None, *, as_json
                 before, before_at = found, at
                 count = None if count is None else count - 1
             return
-        with Live(console=show.console(soft_wrap=False), screen=count is None, auto_refresh=False) as live:
+        out = show.console(soft_wrap=False)
+        with Live(console=out, screen=count is None, auto_refresh=False) as live:
             live.update(render(picture(before, before, 1.0)), refresh=True)
             while count is None or count > 0:
                 await asyncio.sleep(interval_s)  # same
@@ -47,6 +48,8 @@ async def run_top(socket: Path, interval_s: float, count: int | None, *, as_json
                 live.update(render(picture(before, found, at - before_at)), refresh=True)
                 before, before_at = found, at
                 count = None if count is None else count - 1
+        if not out.is_terminal:
+            out.line()  # which ends the last one there
 
 
 def picture(before: Status, after: Status, seconds: float) -> dict[str, Any]:

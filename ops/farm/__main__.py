@@ -121,7 +121,7 @@ The farm is up. Ctrl-C stops all of it.
 
   .venv/bin/fabric status --dir {folder}/nodes/phone-a
   .venv/bin/fabric forward --dir {folder}/nodes/phone-a 8080 web-admin &
-  curl http://127.0.0.1:8080/whoami
+  curl --retry 5 --retry-connrefused http://127.0.0.1:8080/whoami
   .venv/bin/statelog log --store {folder}/nodes/control-1/node.db
   .venv/bin/statelog verify {folder}/nodes/control-1/node.db --root {folder}/anchor"""
     )
