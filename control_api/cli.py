@@ -23,6 +23,7 @@ from statelog.io.files import write_new
 from statelog.io.serving import https_server
 from statelog.io.signers import SOURCES, load_signer
 from statelog.io.tls import make_certificate
+from statelog.wording import plain
 
 EXIT_USAGE = 2
 
@@ -150,7 +151,7 @@ class _one_line:  # noqa: N801 - reads as a statement
 
 
 def _fail(sentence: str) -> NoReturn:
-    typer.echo(f"control-api: {' '.join(sentence.split())}", err=True)
+    typer.echo(f"control-api: {plain(' '.join(sentence.split()))}", err=True)
     raise typer.Exit(EXIT_USAGE)
 
 

@@ -8,7 +8,6 @@ import json
 import logging
 import signal
 import sys
-import time
 from pathlib import Path
 
 from fabric.errors import FabricError
@@ -18,6 +17,7 @@ from fabric.io.config import ConfigError, NodeConfig, parse_listen
 from fabric.io.metrics import CONTENT_TYPE, metrics_text
 from fabric.io.metricsport import MetricsPort
 from fabric.io.node import Node
+from statelog.cli.common import LogLines
 
 _log = logging.getLogger(__name__)
 
@@ -46,14 +46,7 @@ def set_up_logging(level: str, form: str) -> None:
     if form not in ("text", "json"):
         raise ConfigError(f"log format {form!r}: text or json")
     handler = logging.StreamHandler(sys.stderr)
-    if form == "json":
-        handler.setFormatter(_JsonLines())
-    else:
-        formatter = logging.Formatter(
-            "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S"
-        )
-        formatter.converter = time.gmtime
-        handler.setFormatter(formatter)
+    handler.setFormatter(_JsonLines() if form == "json" else LogLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in ("fabric", "statelog", "projections"):
         logging.getLogger(package).setLevel(LEVELS[level])

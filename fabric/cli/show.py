@@ -11,8 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fabric.io.config import ConfigError
+from statelog.wording import plain
 
 SHORT = 12
+
+
+def console(*, soft_wrap: bool = True) -> Console:
+    """For tables and sentences in which others may be quoted: no text means anything to it."""
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=soft_wrap)
 
 
 def record(values: Mapping[str, Any], output: str) -> None:
@@ -23,7 +29,7 @@ def record(values: Mapping[str, Any], output: str) -> None:
     width = max(map(len, values), default=0)
     for name, value in values.items():
         if name != "schema":
-            print(f"{name.ljust(width)}  {_value(value)}")
+            print(f"{name.ljust(width)}  {plain(_value(value))}")
 
 
 def status(found: Mapping[str, Any], output: str) -> None:
@@ -31,43 +37,43 @@ def status(found: Mapping[str, Any], output: str) -> None:
     if is_json(output):
         print(json.dumps(found))
         return
-    console, names = Console(highlight=False, soft_wrap=True), _names(found)
-    _standing(console, found, names)
-    _load(console, found)
-    _ways(console, found, names)
-    _told(console, found, names)
+    out, names = console(), _names(found)
+    _standing(out, found, names)
+    _load(out, found)
+    _ways(out, found, names)
+    _told(out, found, names)
 
 
-def _standing(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
+def _standing(out: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """Who the node is, where its logs are, and what must not be overlooked."""
     log = found["log"]
     approved = "approved" if found["approved"] else "not approved"
     roles = ", ".join(found["roles"]) or "no roles"
-    console.print(f"{found['name']}  {found['address']}  engine {found['engine']}")
-    console.print(f"node {found['node_id']}")
-    console.print(f"{found['cluster']}  {found['mode'] or 'no log yet'}  {approved}  {roles}")
+    out.print(f"{found['name']}  {found['address']}  engine {found['engine']}")
+    out.print(f"node {found['node_id']}")
+    out.print(f"{found['cluster']}  {found['mode'] or 'no log yet'}  {approved}  {roles}")
     age = "unknown" if log["age_s"] is None else f"{log['age_s']:.0f} s"
     late = "  STALE" if log["stale"] else ""
     source = _source(log, names)
     where = f"log final {log['final_size']} of {log['size']}  term {log['term']}"
-    console.print(f"{where}  head age {age}{late}  from {source}")
+    out.print(f"{where}  head age {age}{late}  from {source}")
     for one in log["partitions"]:
         whence = _source(one, names)
         where = f"{one['log']} final {one['final_size']} of {one['size']}  term {one['term']}"
-        console.print(f"{where}  from {whence}")
+        out.print(f"{where}  from {whence}")
     unlogged = [f"node {one[:SHORT]} revoked" for one in found["unlogged"]["revoked_nodes"]]
     unlogged += [f"certificate {one[:SHORT]} revoked" for one in found["unlogged"]["revoked_certificates"]]
     unlogged += [f"{one['target']} {one['value'][:SHORT]} fenced" for one in found["unlogged"]["fences"]]
     if unlogged:
-        console.print(f"unlogged  {', '.join(unlogged)}")
+        out.print(f"unlogged  {', '.join(unlogged)}")
     for one in found["alarms"]:
-        console.print(f"ALARM {one['code']}: {one['sentence']}")
+        out.print(plain(f"ALARM {one['code']}: {one['sentence']}"))
 
 
-def _load(console: Console, found: Mapping[str, Any]) -> None:
+def _load(out: Console, found: Mapping[str, Any]) -> None:
     """Sessions, and how loaded the node is by which classes."""
     _table(
-        console,
+        out,
         "sessions",
         ("peer", "remote", "rtt ms", "datagram", "streams", "capabilities"),
         (
@@ -86,14 +92,14 @@ def _load(console: Console, found: Mapping[str, Any]) -> None:
     )
     for kind, name in (("sessions", "sessions"), ("streams", "streams"), ("relay", "rows of the relay")):
         if found[f"{kind}_left_out"]:
-            console.print(f"left out  {found[f'{kind}_left_out']} {name} that moved less")
+            out.print(f"left out  {found[f'{kind}_left_out']} {name} that moved less")
     pressure = found["pressure"]
     reasons = f"  {', '.join(pressure['reasons'])}" if pressure["reasons"] else ""
-    console.print(
+    out.print(
         f"pressure {pressure['level']}  score {pressure['score']}{reasons}  {pressure['recommended_action']}"
     )
     _table(
-        console,
+        out,
         "flows",
         ("class", "streams", "queued", "window", "dropped"),
         (
@@ -104,10 +110,10 @@ def _load(console: Console, found: Mapping[str, Any]) -> None:
     )
 
 
-def _ways(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
+def _ways(out: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """Where services are, the routes to them, and what is relayed."""
     _table(
-        console,
+        out,
         "registry",
         ("service", "scope", "active", "fallback", "candidate"),
         (
@@ -122,7 +128,7 @@ def _ways(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) 
         ),
     )
     _table(
-        console,
+        out,
         "routes",
         ("route", "service", "hops", "stands", "in use"),
         (
@@ -137,7 +143,7 @@ def _ways(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) 
         ),
     )
     _table(
-        console,
+        out,
         "relay",
         ("class", "route", "organization", "streams", "bytes forward", "bytes back"),
         (
@@ -154,16 +160,16 @@ def _ways(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) 
     )
 
 
-def _told(console: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
+def _told(out: Console, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """What others tell, and what of it was refused."""
     gossip, counted = found["gossip"], found["probes"]["counters"]
     probes = ", ".join(f"{name} {count}" for name, count in counted.items()) or "none"
-    console.print(f"gossip holds {gossip['items']}, spreads {gossip['spreading']}; probes {probes}")
+    out.print(f"gossip holds {gossip['items']}, spreads {gossip['spreading']}; probes {probes}")
     refused = {**found["refusals"]["delivered"], **found["refusals"]["services"]}
     for peer, codes in found["refusals"]["by_peer"].items():
         refused |= {f"{names.get(peer, peer[:SHORT])} {code}": count for code, count in codes.items()}
     if refused:
-        console.print("refused  " + ", ".join(f"{name} {count}" for name, count in refused.items()))
+        out.print(plain("refused  " + ", ".join(f"{name} {count}" for name, count in refused.items())))
 
 
 def smoke(report: Mapping[str, Any], output: str) -> None:
@@ -171,7 +177,7 @@ def smoke(report: Mapping[str, Any], output: str) -> None:
     if is_json(output):
         print(json.dumps(report))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    out = console()
     rows = (
         (
             "ok" if step["ok"] else "FAILED",
@@ -181,7 +187,7 @@ def smoke(report: Mapping[str, Any], output: str) -> None:
         )
         for step in report["steps"]
     )
-    _table(console, f"smoke against {report['peer'][:SHORT]}", ("", "step", "s", "seen"), rows)
+    _table(out, f"smoke against {report['peer'][:SHORT]}", ("", "step", "s", "seen"), rows)
 
 
 def _value(value: Any) -> str:
@@ -224,8 +230,8 @@ def _short(record_id: str | None) -> str:
     return "-" if record_id is None else record_id[:SHORT]
 
 
-def _table(console: Console, title: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
-    lines = [tuple("-" if value in (None, "") else str(value) for value in row) for row in rows]
+def _table(out: Console, title: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    lines = [tuple("-" if value in (None, "") else plain(str(value)) for value in row) for row in rows]
     if not lines:
         return
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -233,4 +239,4 @@ def _table(console: Console, title: str, columns: tuple[str, ...], rows: Iterabl
         table.add_column(column)
     for line in lines:
         table.add_row(*line)
-    console.print(table)
+    out.print(table)

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fabric.cli import show
 from fabric.io.admin import AdminClient
+from statelog.wording import plain
 
 SCHEMA = "fabric.top.v1"
 LEVEL_STYLES = {"nominal": "green", "warning": "yellow", "critical": "bold red"}
@@ -37,7 +39,8 @@ async def run_top(socket: Path, interval_s: float, count: int | None, *, as_json
                 before, before_at = found, at
                 count = None if count is None else count - 1
             return
-        with Live(console=Console(), screen=count is None, auto_refresh=False) as live:
+        out = show.console(soft_wrap=False)
+        with Live(console=out, screen=count is None, auto_refresh=False) as live:
             live.update(render(picture(before, before, 1.0)), refresh=True)
             while count is None or count > 0:
                 await asyncio.sleep(interval_s)  # same
@@ -45,6 +48,8 @@ async def run_top(socket: Path, interval_s: float, count: int | None, *, as_json
                 live.update(render(picture(before, found, at - before_at)), refresh=True)
                 before, before_at = found, at
                 count = None if count is None else count - 1
+        if not out.is_terminal:
+            out.line()  # which ends the last one there
 
 
 def picture(before: Status, after: Status, seconds: float) -> dict[str, Any]:
@@ -162,7 +167,7 @@ def _streams(found: Mapping[str, Any], names: Mapping[str, str]) -> Table:
     table = _table("stream", "class", "mode", "peer", "route", "held")
     for one in found["streams"][:STREAMS_SHOWN]:
         table.add_row(
-            one["service"],
+            plain(one["service"]),
             one["class"],
             one["mode"],
             names.get(one["peer"], one["peer"][:SHORT]),

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from ops.farm.farm import Farm, SetupError
@@ -17,6 +18,7 @@ from ops.farm.steps import STEPS, StepError
 
 SCHEMA = "fabric.up.v1"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+COLUMNS = 80  # of a terminal, at least; commands and addresses to copy stay whole
 
 EPILOG = """examples:
   ./ops/up                         bring it up in .fabric and stay up until Ctrl-C
@@ -87,7 +89,9 @@ def line_of(step: Step) -> str:
     """One step as a person reads it."""
     head = f"  {'✓' if step.ok else '✗'} {step.name:<16} {step.seconds:6.2f} s"
     if step.ok:
-        return f"{head}  {step.detail.get('proved', '')}"
+        under = " " * (len(head) + 2)
+        proved = f"{head}  {step.detail.get('proved', '')}"
+        return "\n".join(wrap(proved, COLUMNS, subsequent_indent=under, break_long_words=False))
     return f"{head}\n      expected: {step.detail['expected']}\n      found:    {step.detail['found']}"
 
 
@@ -110,12 +114,14 @@ def print_addresses(farm: Farm) -> None:
         f"""
 The farm is up. Ctrl-C stops all of it.
 
-  control API   {farm.control_url}/docs   (certificate: {farm.tls_certificate})
+  control API   {farm.control_url}/docs
+  certificate   {farm.tls_certificate}
   console       {farm.control_url}/console
   anchor        {farm.anchor}
 
   .venv/bin/fabric status --dir {folder}/nodes/phone-a
-  .venv/bin/fabric forward --dir {folder}/nodes/phone-a 8080 web-admin      then: curl http://127.0.0.1:8080/whoami
+  .venv/bin/fabric forward --dir {folder}/nodes/phone-a 8080 web-admin &
+  curl --retry 5 --retry-connrefused http://127.0.0.1:8080/whoami
   .venv/bin/statelog log --store {folder}/nodes/control-1/node.db
   .venv/bin/statelog verify {folder}/nodes/control-1/node.db --root {folder}/anchor"""
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,14 +19,13 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from statelog.errors import Refused, UsageError
 from statelog.io.files import read_bounded
 from statelog.limits import ANCHOR_FILE_MAX_BYTES
-from statelog.wording import digest_words
+from statelog.wording import digest_words, plain
 
 EXIT_OK, EXIT_FINDINGS, EXIT_USAGE, EXIT_UNREADABLE = 0, 1, 2, 3
 _PIPE_WIDTH = 1_000_000  # no row of a table is folded in a pipe: whoever reads it there reads lines
@@ -130,10 +132,14 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that neither colours nor wraps what goes into a pipe, and interprets no markup by itself."""
+    """A console that neither colours nor wraps what goes into a pipe, and interprets no text by itself."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(
-        stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else _PIPE_WIDTH
+        stderr=stderr,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        width=None if stream.isatty() else _PIPE_WIDTH,
     )
 
 
@@ -153,9 +159,21 @@ def say(*lines: str) -> None:
         sys.stdout.write("\n".join(parts) + "\n")
 
 
+def say_command(label: str, *words: object, store: str | None = None, root: str | None = None) -> None:
+    """A command to copy as it stands: quoted for a shell, never wrapped, and with the options that this one
+    was given; what came out of the environment does so next time, too.
+    """
+    for name, value in (("store", store), ("root", root)):
+        if value is not None and value != os.environ.get(f"STATELOG_{name.upper()}"):
+            words = (*words, f"--{name}", value)
+    sys.stdout.write(_showable(f"{label:10} {shlex.join(map(str, words))}") + "\n")
+
+
 def _showable(text: str) -> str:
-    """Text with the bytes of a file's name that are no UTF-8 (lone surrogates, in Python) as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """The lines of a text with all that is unprintable escaped: others may have written it, a terminal obeys
+    control characters, and the bytes of a file's name that are no UTF-8 (lone surrogates) are no text.
+    """
+    return "\n".join(map(plain, text.split("\n")))
 
 
 def in_words(digest: str) -> list[str]:
@@ -166,7 +184,25 @@ def in_words(digest: str) -> list[str]:
 
 def note(line: str) -> None:
     """A remark beside the result, on standard error."""
-    sys.stderr.write(f"statelog: {line}\n")
+    sys.stderr.write(f"statelog: {plain(line)}\n")
+
+
+class LogLines(logging.Formatter):
+    """Messages of a log for people, with the time in UTC and all that is unprintable escaped: what others
+    wrote may be quoted in them, and must neither redraw a terminal nor look like a line of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - named by the base class
+        """The line without a traceback."""
+        return plain(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - same
+        """The lines of a traceback."""
+        return _showable(super().formatException(ei))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -187,7 +223,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_column(column, overflow="fold", no_wrap=at in whole)
     for line in lines:
         cells = (_folded(cell, folded[at]) if at in folded else cell for at, cell in enumerate(line))
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     out.print(table)
 
 

@@ -115,10 +115,12 @@ def _tell(name: str, failure: Failure, *, json: bool) -> None:
     with contextlib.suppress(BrokenPipeError):  # nobody reads that either
         sys.stderr.write(f"{name}: {plain(failure.line or failure.sentence)}\n")
     if json:
-        with contextlib.suppress(OSError):  # the line above said why, or says what the document would
-            error = {"code": failure.code, "sentence": failure.sentence}
+        error = {"code": failure.code, "sentence": failure.sentence}
+        try:
             print_json({"schema": f"{name}.error.v1", "error": error})
             sys.stdout.flush()
+        except OSError:  # the line above said why, or says what the document would
+            _forget_stdout()
 
 
 def _of_command_line(error: Any) -> str:

@@ -19,6 +19,7 @@ from statelog.cli.common import (
     print_table,
     progress,
     say,
+    say_command,
 )
 from statelog.cli.opened import opened
 from statelog.dsse import envelope_of
@@ -88,7 +89,7 @@ def export(
         ("log", "final entries", "new files", "kept heads"),
         ((one.origin, one.size, one.written, len(one.history)) for one in done),
     )
-    say(f"audit it with: statelog verify {folder} --root {log_.anchor}")
+    say_command("next", "statelog", "verify", folder, root=log_.anchor)
 
 
 def _export_envelopes(file: Path, store: str | None, root: str | None, log: str | None, output: Form) -> None:

@@ -28,6 +28,7 @@ from statelog.cli.common import (
     now,
     print_json,
     say,
+    say_command,
     store_url,
 )
 from statelog.cli.keys import ask_passphrase, new_passphrase
@@ -411,8 +412,9 @@ def _report_begun(folder: Path, store: str, descriptor: Request, output: Form) -
         f"store      {store_url(store)}",
         f"anchor     {anchor}  ({folder / ANCHOR_FILE})",
         *in_words(anchor),
-        f"next       give the anchor to every node and auditor; statelog status --store {store}",
+        "next       give the anchor to every node and auditor",
     )
+    say_command("look", "statelog", "status", store=store, root=str(folder / ANCHOR_FILE))
     for warning in ceremony.warnings(descriptor.record, None):
         note(f"warning: {warning}")
     if descriptor.record["mode"] == "production":

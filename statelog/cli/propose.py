@@ -22,6 +22,7 @@ from statelog.cli.common import (
     now,
     print_json,
     say,
+    say_command,
 )
 from statelog.cli.opened import opened
 from statelog.cli.review import Review, request_document
@@ -141,6 +142,7 @@ def _propose(  # the common options, as they come
         print_json(request_document(request, path, progress, Review(request, state, None).bootstrap))
     else:
         _print(request, path, progress, state)
+        say_command("next", "statelog", "sign", path, "--key", "file:YOUR.key", store=store, root=root)
 
 
 def _print(request: ceremony.Request, path: Path, progress: ceremony.Progress, state: AuthorityState) -> None:
@@ -149,7 +151,6 @@ def _print(request: ceremony.Request, path: Path, progress: ceremony.Progress, s
         f"written    {path}",
         f"record id  {request.record_id}",
         *(f"needs      {line}" for line in progress.quorums),
-        f"next       statelog sign {path} --key file:YOUR.key",
     )
     for warning in ceremony.warnings(request.record, state):
         note(f"warning: {warning}")

@@ -9,7 +9,7 @@ import typer
 
 from statelog import ceremony, wording
 from statelog.ceremony import Progress, Request
-from statelog.cli.common import Form, OutputOption, RootOption, note, print_json, say
+from statelog.cli.common import Form, OutputOption, RootOption, note, print_json, say, say_command
 from statelog.cli.keys import ask_passphrase
 from statelog.cli.review import (
     STDIN,
@@ -17,6 +17,7 @@ from statelog.cli.review import (
     GroundOption,
     RequestFile,
     Review,
+    is_tiles,
     read_form,
     read_request,
     request_document,
@@ -199,8 +200,18 @@ def request_status(path: Path, store: str | None, root: str | None, ca: Path | N
     say(*review.bootstrap_lines())
     say(*(f"quorum     {line}" for line in progress.quorums))
     say(*(f"wrong      the signature of {key_id} does not count" for key_id in progress.wrong))
-    if progress.complete:
-        say(f"next       statelog submit {path}")
+    if progress.complete and request.is_genesis:
+        say("next       run the `statelog init` that wrote it again")
+    elif progress.complete and str(path) != STDIN:
+        _say_submit(path, store, root)
+
+
+def _say_submit(path: Path, store: str | None, root: str | None) -> None:
+    """Into the store that was given; whoever has the log only in tiles hands in elsewhere."""
+    if store is not None and not is_tiles(store):
+        say_command("next", "statelog", "submit", path, store=store, root=root)
+    else:
+        say_command("next", "statelog", "submit", path, "--api", "https://YOUR.control:8443")
 
 
 def _onto_file(path: Path, shown: Request, signed: Request) -> Request:

@@ -176,7 +176,7 @@ def reviewed(
         return Review(request, None, None)
     if offline:
         return Review(request, None, None)
-    if store is not None and _is_tiles(store):
+    if store is not None and is_tiles(store):
         replay, before = _from_tiles(request, store, root, ca)
     else:
         replay, before = _from_store(request, store, root)
@@ -186,7 +186,7 @@ def reviewed(
 
 def authority_of(store: str, root: str | None, ca: Path | None = None) -> AuthorityState:
     """The authority after the log in a store or in tiles, verified."""
-    if _is_tiles(store):
+    if is_tiles(store):
         with _audited(store, root, ca) as (replay, log):
             for _, leaf in log.entries():
                 replay.append(leaf, verify_signatures=False)
@@ -218,7 +218,8 @@ def _from_tiles(request: Request, source: str, root: str | None, ca: Path | None
     return replay, before
 
 
-def _is_tiles(store: str) -> bool:
+def is_tiles(store: str) -> bool:
+    """Whether `--store` names a log in tiles, a folder or an address, and no database."""
     return is_address(store) or Path(store).is_dir()
 
 

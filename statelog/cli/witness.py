@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from statelog.cli.common import RootOption, anchor_of, note, say, store_url
+from statelog.cli.common import LogLines, RootOption, anchor_of, note, say, store_url
 from statelog.cli.keys import ask_passphrase
 from statelog.errors import SourceUnreadable, UsageError
 from statelog.io.database import open_database
@@ -110,7 +110,9 @@ async def _load(witness: WitnessHost) -> None:
 
 
 def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogLines())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("statelog").setLevel(logging.INFO if verbose else logging.WARNING)
 
 

@@ -13,7 +13,6 @@ import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,8 +31,7 @@ from statelog.io.doorbell import Doorbell
 from statelog.signing import SeedSigner, encode_base64, record_id_of
 from tests.control_api.replica import Replica, make_replica
 from tests.support.authority import make_cluster, signer
-
-NOBODY = 65534
+from tests.support.users import not_root
 
 
 @pytest.mark.parametrize("command", ["init", "serve"])
@@ -80,18 +78,6 @@ def expect_one_line(result: Result, *words: str) -> None:
         assert word in line
 
 
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Not root, who may write anywhere."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
-
-
 @pytest.fixture
 def folder(replica: Replica) -> Path:
     """A replica's folder, set up on its store."""
@@ -129,7 +115,7 @@ class TestInit:
         arguments = ("--port", "8443", "--store", "sqlite:///x.db", "--anchor", "a" * 64)
         assert cli("init", "--dir", tmp_path / "c", *arguments).exit_code == 0
         tmp_path.chmod(0o500)
-        with unprivileged():
+        with not_root():
             expect_one_line(cli("init", "--dir", tmp_path / "d", *arguments), "permission")
 
     def test_a_file_in_the_way(self, tmp_path: Path) -> None:

@@ -136,7 +136,9 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
     command = [sys.executable, "-u", "-m", "ops.farm", "--dir", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as farm:
         assert farm.stdout is not None
+        said = []
         for line in farm.stdout:
+            said.append(line.rstrip("\n"))
             if "Ctrl-C" in line:
                 break
         assert farm.poll() is None, "the farm stays up after its last step"
@@ -145,3 +147,4 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
         farm.stdout.read()
         assert farm.wait(30) == 0
     assert processes_of(tmp_path) == []
+    assert max(len(line) for line in said[1:]) <= 80  # columns of a terminal; the first line names the folder

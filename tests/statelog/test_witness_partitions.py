@@ -100,6 +100,23 @@ def test_a_suffix_that_was_never_final_is_dropped_by_a_term(site: Site) -> None:
     assert site.ask(1, by="sequencer-2") == (200, "")
 
 
+def test_what_a_refused_entry_rested_on_binds_nobody(site: Site) -> None:
+    """A stranger makes the witness read an entry that its source then replaces by the right one."""
+    site.lease("a")
+    assert site.ask(0) == (200, "")
+    site.lease("b")
+    begun, right = list(site.eu.leaves), site.eu.next_leaf(site.eu.lease("eu-1/c"))
+    site.cluster.append(site.cluster.policy())
+    few = site.eu.lease("eu-1/c", by=("route-1",))
+    refused = site.eu.next_leaf(few)  # which rests on the policy, too
+    site.eu.leaves.append(refused)
+    site.eu.replay.skip(refused)
+    assert site.ask(1, by="stranger") == (403, "SL-CHECKPOINT")
+    site.eu.leaves = [*begun, right]
+    site.eu.replay = site.eu.replayed()
+    assert site.ask(1) == (200, "")
+
+
 def test_a_pen_goes_no_further_than_its_successors_start(site: Site) -> None:
     """The old sequencer names an authority size from before its end; who knows better is not deceived."""
     site.lease("a")

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-NOBODY = 65534
+from tests.support.users import NOBODY
+
 USER = "fabric"
 _numbers = itertools.count()
 

@@ -108,8 +108,9 @@ EVERY = [
 )
 @pytest.mark.parametrize("command", [*EVERY, ("--help",)], ids=" ".join)
 def test_output_that_cannot_be_written_is_said_in_one_line(
-    running_node: Path, command: tuple[str, ...]
+    running_node: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # else nothing is left to be written at the end
     where = () if command == ("--help",) else ("--dir", str(running_node))
     with Path("/dev/full").open("wb") as full:
         ran = subprocess.run(
@@ -125,7 +126,10 @@ def test_output_that_cannot_be_written_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("command", EVERY, ids=" ".join)
-def test_a_reader_that_goes_away_is_told_nothing(running_node: Path, command: tuple[str, ...]) -> None:
+def test_a_reader_that_goes_away_is_told_nothing(
+    running_node: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # else nothing is left to be written at the end
     with subprocess.Popen(
         [sys.executable, "-m", "fabric.cli.main", *command, "--dir", str(running_node)],
         stdout=subprocess.PIPE,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,3 +73,45 @@ def test_what_the_start_built_is_out_of_the_collectors_sight(
     assert any(one is OneNode.state for one in gc.get_objects())  # which it was before
     assert OneNode.done == ["admin started", "started", "admin closed", "closed"]
     assert '"ready": true' in capsys.readouterr().out
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    """A logger of the daemon; what a test sets up for it is gone afterwards."""
+    loggers = [logging.getLogger(name) for name in ("", "fabric", "statelog", "projections")]
+    before = [(one, one.level, one.handlers[:]) for one in loggers]
+    yield logging.getLogger("fabric.services.io.logsync")
+    for one, level, handlers in before:
+        one.setLevel(level)
+        one.handlers[:] = handlers
+
+
+def test_what_a_peer_says_is_one_line_of_the_log_and_moves_no_terminal(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "no\x1b[2J\n2026-12-01T00:00:00.000Z INFO fabric all is well"
+    for form in ("text", "json"):
+        run.set_up_logging("info", form)
+        log.info("node %s does not serve the log: %s", "ab12", hostile)
+        (line,) = capsys.readouterr().err.splitlines()
+        if form == "text":
+            kept = r"no\x1b[2J\n2026-12-01T00:00:00.000Z INFO fabric all is well"
+            assert line.endswith(f"Z INFO {log.name} node ab12 does not serve the log: {kept}")
+        else:
+            assert json.loads(line)["message"].endswith(hostile)
+
+
+def test_a_traceback_has_lines_and_what_it_quotes_moves_no_terminal(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ValueError("\x1b[2J")
+
+    run.set_up_logging("error", "text")
+    try:
+        fail()
+    except ValueError:
+        log.exception("a service failed")
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.endswith("a service failed")
+    assert last == r"ValueError: \x1b[2J"

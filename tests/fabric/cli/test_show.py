@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ def test_a_table_for_people_has_words_and_no_schema(capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out) == values
 
 
-def test_what_a_node_counts_and_whom_it_follows_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+def status() -> dict[str, Any]:
+    """A `fabric.status.v1` of a quiet node."""
     hops = ["a" * 64, "b" * 64]
     route = {"route_id": "r7", "service": "web", "hops": hops, "stands": True, "in_use": False}
     log = {"final_size": 2, "size": 3, "term": 1, "age_s": 4.2, "stale": False, "source": "c" * 64}
@@ -33,8 +35,21 @@ def test_what_a_node_counts_and_whom_it_follows_is_said_in_words(capsys: pytest.
     shown = {"sessions": [], "registry": [], "relay": [], "routes": [route], "pressure": pressure}
     left_out = {f"{kind}_left_out": 0 for kind in ("sessions", "streams", "relay")}
     found = {**own, **standing, **told, **shown, **left_out, "unlogged": unlogged}
-    show.status({**found, "log": {**log, "partitions": []}}, "table")
+    return {**found, "log": {**log, "partitions": []}}
+
+
+def test_what_a_node_counts_and_whom_it_follows_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    show.status(status(), "table")
     said = capsys.readouterr().out
     for words in (f"node {'a' * 64}\n", f"from {'c' * 12}\n", "probes ok 2, probes 3\n", "yes", "no "):
         assert words in said
     assert "True" not in said
+
+
+def test_what_a_peer_says_of_itself_is_text_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    session = {"name": None, "node_id": "d" * 64, "remote": "192.0.2.1", "rtt_ms": 1, "datagram_bytes": 1200}
+    hostile = ["[/bold]", ":smile:", "\x1b[2J\nnode"]
+    show.status({**status(), "sessions": [{**session, "classes": {}, "capabilities": hostile}]}, "table")
+    said = capsys.readouterr().out
+    for word in ("[/bold]", ":smile:", r"\x1b[2J\nnode"):
+        assert word in said

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from fabric.classes import TrafficClass
+from fabric.cli import top
 from fabric.cli.top import picture, render
 
 NAMES = [one.name.lower() for one in TrafficClass]
@@ -108,3 +114,25 @@ def test_many_streams_are_cut_and_counted() -> None:
     found = picture(status(0), status(0, streams=100, left_out=9), 1.0)
     assert found["streams_left_out"] == 9
     assert "and 89 more" in drawn(found)
+
+
+class Quiet:
+    """Stands for the admin client of a node in which nothing changes."""
+
+    async def call(self, _: str) -> dict[str, Any]:
+        return status(0)
+
+
+@asynccontextmanager
+async def quiet(_: Path) -> AsyncIterator[Quiet]:
+    yield Quiet()
+
+
+def test_the_last_line_ends_in_a_pipe_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(top, "AdminClient", quiet)
+    asyncio.run(top.run_top(Path("unused"), 0, 1, as_json=False))
+    shown = capsys.readouterr().out
+    assert "home-1" in shown
+    assert (shown[-1], shown[-2] != "\n") == ("\n", True)

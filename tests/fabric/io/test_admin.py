@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +22,8 @@ from statelog.signing import record_id_of
 from tests.support.aio import run
 from tests.support.authority import node_id
 from tests.support.farm import Farm, echo_server, identity_of
+from tests.support.users import not_root
 
-NOBODY = 65534
 SERVICE = "web-admin"
 NAMES = ("control-1", "home-1", "node-9", "usa-los-1", "phone-a")
 
@@ -234,18 +231,6 @@ def test_only_the_owner_may_open_the_socket_and_only_one_daemon_serves_it(tmp_pa
     play(tmp_path, script)
 
 
-@contextmanager
-def somebody_else() -> Iterator[None]:
-    """Not root, who may open anything."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
-
-
 def test_a_socket_that_may_not_be_opened_is_said_and_left_alone(tmp_path: Path) -> None:
     path, node = tmp_path / "admin.sock", cast("Node", None)  # is not asked: nothing is ever served here
 
@@ -259,7 +244,7 @@ def test_a_socket_that_may_not_be_opened_is_said_and_left_alone(tmp_path: Path) 
         daemon.bind(str(path))
         daemon.listen()
         path.chmod(0)
-        with somebody_else():
+        with not_root():
             run(refused)
         assert path.is_socket()
         path.chmod(0o600)

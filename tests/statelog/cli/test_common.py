@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from statelog.cli.common import note, print_table, say
+
 SCRIPT = """
 from statelog.cli.common import say
 say("cluster    " + "word " * 30, "  + path: " + "word " * 30, "plain " * 30, "short", "a\\nb" + "c" * 150)
@@ -91,3 +93,15 @@ def test_a_row_is_one_line_in_a_pipe() -> None:
     out = subprocess.run([sys.executable, "-c", TABLE], capture_output=True, text=True, check=True).stdout
     assert len(out.splitlines()) == 2
     assert "=" * 128 in out
+
+
+def test_what_others_wrote_is_text_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "[red] [/] :smile: \x1b[2J\x9b"
+    shown = r"[red] [/] :smile: \x1b[2J\x9b"
+    say(f"title      {hostile}", "{\n  1\n}")
+    print_table(("one",), [(hostile,)])
+    note(f"{hostile}\nmore")
+    said = capsys.readouterr()
+    title, *record, head, cell = (line.rstrip() for line in said.out.splitlines())
+    assert (title, record, head, cell) == (f"title      {shown}", ["{", "  1", "}"], "one", shown)
+    assert said.err == f"statelog: {shown}\\nmore\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from statelog.limits import KDF_MIN_MEMORY_BYTES
 from tests.statelog.cli.conftest import Run
 from tests.support.authority import node_id
 from tests.support.keysources import seed_variable, set_all, soft_tokens, ssh_agent
+from tests.support.users import not_root
 
-NOBODY = 65534
 NODE = node_id("control-1")
 PRODUCTION = (
     *("--name", "farm", "--production", "--sequencer-node", NODE, "--cost", "interactive"),
@@ -301,6 +301,15 @@ def test_the_store_of_another_cluster_is_left_alone(run: Run, tmp_path: Path) ->
     begin(run, tmp_path / "other", "--store", tmp_path / "other.db")
 
 
+def test_what_init_says_to_look_with_runs_as_it_stands(run: Run, tmp_path: Path) -> None:
+    said = run("init", tmp_path / "the farm", "--name", "farm", "--development")
+    (look,) = [line for line in said.out.splitlines() if line.startswith("look ")]
+    label, program, *words = shlex.split(look)
+    assert (label, program) == ("look", "statelog")
+    looked = run(*words)
+    assert (looked.code, "anchor" in looked.out, looked.err) == (0, True, "")
+
+
 def test_a_folder_that_cannot_be_one_is_usage(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place, why in ((tmp_path / "file", "file exists"), (tmp_path / "file" / "x", "not a directory")):
@@ -318,13 +327,8 @@ def test_a_folder_that_may_not_be_used_is_usage(
     tmp_path.chmod(0o755)
     Path("locked").mkdir()
     Path("locked").chmod(mode)  # whatever the umask
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)  # root may write anywhere
-    try:
+    with not_root():
         said = run("init", "locked", "--name", "farm", "--development")
-    finally:
-        os.seteuid(before)
     assert (said.code, said.out, said.err) == (2, "", f"statelog: {inner}: permission denied\n")
     Path("locked").chmod(0o700)
     begin(run, Path("locked"), "--name", "farm", "--development")

@@ -160,8 +160,11 @@ def test_the_old_name_of_a_kind_works_too(run: Run) -> None:
     not Path("/dev/full").exists(), reason="a full disk is played by /dev/full, which Linux alone has"
 )
 @pytest.mark.parametrize("arguments", [("log", "-o", "json"), ("--help",)])
-def test_output_that_cannot_be_written_is_said_in_one_line(farm: Farm, arguments: tuple[str, ...]) -> None:
+def test_output_that_cannot_be_written_is_said_in_one_line(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
     """And is no finding: exit code 1 would say that the log is not sound."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # else nothing is left to be written at the end
     store = ("--store", str(farm.path)) if arguments[0] == "log" else ()
     command = [sys.executable, "-m", "statelog.cli.main", *arguments, *store]
     with Path("/dev/full").open("wb") as full:
@@ -180,7 +183,8 @@ def test_a_worker_that_ends_is_no_finding(farm: Farm, run: Run, monkeypatch: pyt
     assert run("verify", farm.path, "--root", farm.anchor, "--jobs", "100000").code == 2
 
 
-def test_a_reader_that_goes_away_is_no_error(farm: Farm) -> None:
+def test_a_reader_that_goes_away_is_no_error(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # else nothing is left to be written at the end
     command = [sys.executable, "-m", "statelog.cli.main", "log", "--store", str(farm.path), "-o", "json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from statelog.ceremony import Request
 from statelog.findings import Finding
 from statelog.io.store import Store
 from statelog.wording import digest_words
-from tests.statelog.cli.conftest import Farm, Run
+from tests.statelog.cli.conftest import Farm, Ran, Run
 
 POLICY = ("propose", "policy.epoch", "--policy", "probe")
 
@@ -43,6 +44,15 @@ def read(path: Path) -> Request:
 def signing(farm: Farm, path: Path, *names: str, more: tuple[Any, ...] = ()) -> tuple[Any, ...]:
     keys = [part for name in names for part in ("--key", f"env:KEY_{name}")]
     return ("sign", path, *keys, "--store", farm.path, "--root", farm.anchor, *more)
+
+
+def said_next(said: Ran) -> list[str]:
+    """The words of the command that comes next, as a shell reads them."""
+    assert said.code == 0, said.err
+    (line,) = [line for line in said.out.splitlines() if line.startswith("next ")]
+    label, program, *words = shlex.split(line)
+    assert (label, program) == ("next", "statelog")
+    return words
 
 
 @contextmanager
@@ -269,6 +279,36 @@ def test_offline_a_signer_sees_the_whole_record(
     assert "+ document.allow" in said.out
     nobody = run("sign", request_file, "--key", "env:KEY_CONTROL_1", "--offline", stdin="y\n")
     assert (nobody.code, "names no issuer" in nobody.err) == (2, True)
+
+
+def test_the_command_that_is_said_to_come_next_runs_as_it_stands(
+    farm: Farm, document: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, where = tmp_path / "a probe.sigreq", ("--store", farm.path, "--root", farm.anchor)
+    sign = said_next(run(*POLICY, "--document", document, *where, "--out", path))
+    assert sign == ["sign", str(path), "--key", "file:YOUR.key", *map(str, where)]
+    for name in ("CONTROL_1", "CONTROL_2"):
+        ready = [f"env:KEY_{name}" if word == "file:YOUR.key" else word for word in sign]
+        assert run(*ready, stdin="y\n").code == 0
+    handed_in = run(*said_next(run("status", path, *where)), "--wait", 0)
+    assert (handed_in.code, "accepted, not yet sequenced" in handed_in.out) == (0, True)
+    for name, value in (("STORE", farm.path), ("ROOT", farm.anchor)):
+        monkeypatch.setenv(f"STATELOG_{name}", str(value))
+    assert said_next(run("status", path)) == ["submit", str(path)]
+
+
+def test_who_has_the_log_in_tiles_alone_submits_to_an_api(
+    farm: Farm, request_file: Path, run: Run, tmp_path: Path
+) -> None:
+    tiles = tmp_path / "tiles"
+    exported = run("export", tiles, "--store", farm.path, "--root", farm.anchor)
+    assert run(*said_next(exported)).code == 0
+    sign = signing(
+        farm, request_file, "CONTROL_1", "CONTROL_2", more=("--digest", read(request_file).record_id)
+    )
+    assert run(*sign).code == 0
+    submit = said_next(run("status", request_file, "--store", tiles, "--root", farm.anchor))
+    assert submit == ["submit", str(request_file), "--api", "https://YOUR.control:8443"]
 
 
 def test_a_stale_request_is_not_signed(farm: Farm, request_file: Path, run: Run) -> None:

@@ -53,6 +53,13 @@ class Site:
         reply = self.hosts[name].ask(body)
         return reply.status, reply.body
 
+    def change_witnesses(self, *numbers: int) -> None:
+        """The log comes under these witnesses; nobody is asked yet."""
+        coming = self.cluster.witness_set(*(f"witness-{n}" for n in numbers))
+        changed = self.cluster.descriptor(witnesses=coming)
+        self.sequencer.submit(encode(changed), self.cluster.now)
+        self.cluster.append(changed)
+
     def replay(self) -> Replay:
         return load_replay(self.store, self.cluster.anchor)
 
@@ -79,6 +86,15 @@ async def away(_body: bytes) -> tuple[int, bytes]:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path, make_cluster())
+    yield site
+    site.engine.dispose()
+
+
+@pytest.fixture
+def young(tmp_path: Path) -> Iterator[Site]:
+    """A log of its first entries alone, which its witnesses have cosigned."""
+    site = Site(tmp_path, make_cluster(members=False, nodes=()))
+    assert site.collect().final
     yield site
     site.engine.dispose()
 
@@ -294,24 +310,21 @@ def test_a_witness_that_refuses_is_not_asked_for_ever(tmp_path: Path) -> None:
 
 
 def test_a_witness_that_was_away_while_all_others_left_is_led_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    young: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It knows none of those who cosign now; those it knew cosigned the head over the change."""
     monkeypatch.setattr("statelog.io.cosign.COSIGN_STRAGGLER_S", 0.5)
-    site = Site(tmp_path, make_cluster(members=False, nodes=()))
-    assert site.collect().final
-    site.instead = {KEY_NAMES[3]: away}
-    site.sequencer.submit(encode(site.cluster.policy(lifetime_s=3_600)), site.cluster.now)
-    assert site.collect().final
-    names = ("witness-4", "witness-5", "witness-6", "witness-7")
-    changed = site.cluster.descriptor(witnesses=site.cluster.witness_set(*names))
-    site.sequencer.submit(encode(changed), site.cluster.now)
-    assert site.collect().final
-    site.sequencer.submit(encode(site.cluster.approval("home-1")), site.cluster.now)
-    assert site.collect().final
-    size = site.final_size()
-    assert {one.name for one in site.store.cosignatures(size)} == {f"{name}.example" for name in names[1:]}
-    late = site.hosts[KEY_NAMES[3]]
+    young.instead = {KEY_NAMES[3]: away}
+    young.sequencer.submit(encode(young.cluster.policy(lifetime_s=3_600)), young.cluster.now)
+    assert young.collect().final
+    young.change_witnesses(4, 5, 6, 7)
+    assert young.collect().final
+    young.sequencer.submit(encode(young.cluster.approval("home-1")), young.cluster.now)
+    assert young.collect().final
+    size = young.final_size()
+    joined = {f"witness-{n}.example" for n in (5, 6, 7)}
+    assert {one.name for one in young.store.cosignatures(size)} == joined
+    late = young.hosts[KEY_NAMES[3]]
     late.cluster = make_cluster(members=False, nodes=())
     late.cluster.now += 2 * 86_400
 
@@ -321,11 +334,10 @@ def test_a_witness_that_was_away_while_all_others_left_is_led_there(
             await asyncio.sleep(0.6)  # reading what it missed takes longer than a straggler is waited for
         return reply.status, reply.body
 
-    site.instead = {KEY_NAMES[3]: slow}
-    collected = site.collect(clock=lambda: float(late.cluster.now))
+    young.instead = {KEY_NAMES[3]: slow}
+    collected = young.collect(clock=lambda: float(late.cluster.now))
     assert collected.failures == {}
-    assert {one.name for one in site.store.cosignatures(size)} == {f"{name}.example" for name in names}
-    site.engine.dispose()
+    assert {one.name for one in young.store.cosignatures(size)} == {KEY_NAMES[3], *joined}
 
 
 def test_a_request_carries_the_newest_line_of_each_witness(site: Site) -> None:
@@ -352,98 +364,70 @@ def test_stored_cosignatures_make_a_head_final_after_a_crash(site: Site) -> None
     assert (site.final_size(), site.asked) == (collected.size, [])
 
 
-def test_a_change_of_witnesses_needs_both_quorums(tmp_path: Path) -> None:
-    site = Site(tmp_path, make_cluster(members=False, nodes=()))
-    site.collect()
-    names = ("witness-1", "witness-2", "witness-3", "witness-5")
-    changed = site.cluster.descriptor(witnesses=site.cluster.witness_set(*names))
-    site.sequencer.submit(encode(changed), site.cluster.now)
-    site.instead = {"witness-1.example": away}
-    assert site.collect().final  # 2, 3, 4 of the old set, 2, 3, 5 of the new
-    size = site.final_size()
+def test_a_change_of_witnesses_needs_both_quorums(young: Site) -> None:
+    young.change_witnesses(1, 2, 3, 5)
+    young.instead = {"witness-1.example": away}
+    assert young.collect().final  # 2, 3, 4 of the old set, 2, 3, 5 of the new
+    size = young.final_size()
     assert size == 3
-    assert {one.name for one in site.store.cosignatures(size)} == {
+    assert {one.name for one in young.store.cosignatures(size)} == {
         f"witness-{n}.example" for n in (2, 3, 4, 5)
     }
-    site.sequencer.submit(encode(site.cluster.approval("home-1")), site.cluster.now)
-    site.asked.clear()
-    assert site.collect().final
-    assert "witness-4.example" not in {name for name, _ in site.asked}  # it has left
-    site.engine.dispose()
+    young.sequencer.submit(encode(young.cluster.approval("home-1")), young.cluster.now)
+    young.asked.clear()
+    assert young.collect().final
+    assert "witness-4.example" not in {name for name, _ in young.asked}  # it has left
 
 
-def test_a_change_of_witnesses_is_not_final_with_one_quorum(tmp_path: Path) -> None:
-    site = Site(tmp_path, make_cluster(members=False, nodes=()))
-    site.collect()
-    names = ("witness-1", "witness-2", "witness-3", "witness-5")
-    changed = site.cluster.descriptor(witnesses=site.cluster.witness_set(*names))
-    site.sequencer.submit(encode(changed), site.cluster.now)
-    site.instead = {"witness-1.example": away, "witness-4.example": away}
-    collected = site.collect()
+def test_a_change_of_witnesses_is_not_final_with_one_quorum(young: Site) -> None:
+    young.change_witnesses(1, 2, 3, 5)
+    young.instead = {"witness-1.example": away, "witness-4.example": away}
+    collected = young.collect()
     assert not collected.final
     assert [result.missing for result in collected.results] == [1, 1]
-    assert site.final_size() == 2
+    assert young.final_size() == 2
     assert "SL-FINALITY" in collected.failures["witness-5.example"]
-    site.engine.dispose()
 
 
-def test_who_joins_is_asked_again_when_those_before_it_have_cosigned(tmp_path: Path) -> None:
+def test_who_joins_is_asked_again_when_those_before_it_have_cosigned(young: Site) -> None:
     """Over two changes that one head covers; who leaves and comes back with the second waits for nobody."""
-    site = Site(tmp_path, make_cluster(members=False, nodes=()))
-    site.collect()
     for numbers in ((3, 4, 5, 6), (1, 5, 6, 7)):
-        coming = site.cluster.witness_set(*(f"witness-{n}" for n in numbers))
-        changed = site.cluster.descriptor(witnesses=coming)
-        site.sequencer.submit(encode(changed), site.cluster.now)
-        site.cluster.append(changed)
-    site.instead = {"witness-4.example": away}
-    collected = site.collect()
+        young.change_witnesses(*numbers)
+    young.instead = {"witness-4.example": away}
+    collected = young.collect()
     assert collected.final
     assert set(collected.failures) == {"witness-4.example"}
-    asked = Counter(name for name, _ in site.asked[4:])
+    asked = Counter(name for name, _ in young.asked[4:])
     assert [asked[f"witness-{n}.example"] for n in range(1, 7)] == [1, 1, 1, 1, 2, 2]
-    site.engine.dispose()
 
 
-def test_who_was_away_when_it_joined_is_led_over_that_change(tmp_path: Path) -> None:
+def test_who_was_away_when_it_joined_is_led_over_that_change(young: Site) -> None:
     """The newest head carries nothing of those who were witnesses before it."""
-    site = Site(tmp_path, make_cluster(members=False, nodes=()))
-    site.collect()
     for numbers in ((2, 3, 4, 5), (3, 4, 5, 6)):
-        coming = site.cluster.witness_set(*(f"witness-{n}" for n in numbers))
-        changed = site.cluster.descriptor(witnesses=coming)
-        site.sequencer.submit(encode(changed), site.cluster.now)
-        site.cluster.append(changed)
-        site.instead = {"witness-6.example": away}
-        assert site.collect().final
-    policy = site.cluster.policy()
-    site.sequencer.submit(encode(policy), site.cluster.now)
-    site.cluster.append(policy)
-    site.instead = {}
-    collected = site.collect()
+        young.change_witnesses(*numbers)
+        young.instead = {"witness-6.example": away}
+        assert young.collect().final
+    policy = young.cluster.policy()
+    young.sequencer.submit(encode(policy), young.cluster.now)
+    young.cluster.append(policy)
+    young.instead = {}
+    collected = young.collect()
     assert (collected.final, collected.failures) == (True, {})
-    assert site.hosts["witness-6.example"].stored is not None
-    site.engine.dispose()
+    assert young.hosts["witness-6.example"].stored is not None
 
 
 def test_who_was_away_when_it_joined_is_led_there_also_while_nothing_is_final_without_it(
-    tmp_path: Path,
+    young: Site,
 ) -> None:
     """All witnesses were exchanged; one of the new was away then, and another is now."""
-    site = Site(tmp_path, make_cluster(members=False, nodes=()))
-    site.collect()
-    site.hosts["witness-8.example"] = WitnessHost(site.cluster, "witness-8", site.leaves)
-    coming = site.cluster.witness_set(*(f"witness-{n}" for n in range(5, 9)))
-    changed = site.cluster.descriptor(witnesses=coming)
-    site.sequencer.submit(encode(changed), site.cluster.now)
-    site.cluster.append(changed)
-    site.instead = {"witness-8.example": away}
-    assert site.collect().final
-    site.sequencer.submit(encode(site.cluster.policy()), site.cluster.now)
-    site.instead = dict.fromkeys(("witness-7.example", *KEY_NAMES), away)
-    collected = site.collect()
+    young.hosts["witness-8.example"] = WitnessHost(young.cluster, "witness-8", young.leaves)
+    young.change_witnesses(5, 6, 7, 8)
+    young.instead = {"witness-8.example": away}
+    assert young.collect().final
+    young.sequencer.submit(encode(young.cluster.policy()), young.cluster.now)
+    young.instead = dict.fromkeys(("witness-7.example", *KEY_NAMES), away)
+    collected = young.collect()
     assert (collected.final, set(collected.failures)) == (True, {"witness-7.example"})
-    site.engine.dispose()
 
 
 def test_there_must_be_something_to_cosign(site: Site) -> None:

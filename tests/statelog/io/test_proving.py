@@ -109,6 +109,11 @@ class Host:
         data = prove(store or self.log, self.cluster.anchor, 0, self.cluster.now)
         return check_proof(data, self.cluster.anchor, self.cluster.now)
 
+    def expect_unproved(self, code: str) -> None:
+        with pytest.raises(Refused) as refused:
+            self.proved()
+        assert refused.value.code == code
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
@@ -192,9 +197,7 @@ def test_what_its_own_witnesses_did_not_cosign_is_not_proved(host: Host) -> None
     assert host.proved().index == 0
     host.lose(host.eu.log, 1)
     finalize(host.log, WITNESSES[:2])
-    with pytest.raises(Refused) as refused:
-        host.proved()
-    assert refused.value.code == "SL-FINALITY"
+    host.expect_unproved("SL-FINALITY")
 
 
 def test_a_trail_needs_no_head_that_the_store_lacks(host: Host) -> None:
@@ -205,9 +208,7 @@ def test_a_trail_needs_no_head_that_the_store_lacks(host: Host) -> None:
     host.lose("authority", size - 1)
     assert host.proved().log == "routes-eu-1"  # the trail ends before the intent
     host.lose("authority", size - 2)
-    with pytest.raises(Refused) as refused:
-        host.proved()
-    assert refused.value.code == "SL-CHECKPOINT"
+    host.expect_unproved("SL-CHECKPOINT")
 
 
 def test_a_trail_goes_as_far_as_what_the_entry_was_judged_by(host: Host) -> None:
@@ -218,6 +219,4 @@ def test_a_trail_goes_as_far_as_what_the_entry_was_judged_by(host: Host) -> None
     host.exchange(ALL)
     assert host.proved().index == 0
     host.lose("authority", size - 1, size, size + 1)
-    with pytest.raises(Refused) as refused:
-        host.proved()
-    assert refused.value.code == "SL-FINALITY"
+    host.expect_unproved("SL-FINALITY")

@@ -25,7 +25,7 @@ from statelog.signing import record_id_of
 from tests.support.aio import run, until
 from tests.support.authority import Cluster, make_cluster
 from tests.support.farm import CONTROL, Farm, stranger
-from tests.support.logs import cosigned, head_note, outbox_state, replay_of
+from tests.support.logs import cosigned, head_note, replay_of
 
 NAMES = ("control-1", "home-1", "node-9", "usa-los-1")
 
@@ -105,33 +105,28 @@ def test_it_hands_in_again_until_the_nodes_own_log_has_the_record(tmp_path: Path
     play(tmp_path, script)
 
 
-def test_a_refused_record_of_the_log_alone_ends_and_its_code_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "sentence", "kept"),
+    [
+        ("SL-STALE", "why", ("SL-STALE", "why")),
+        ("SL-\0", "no\x1b[2J", ("SL-\\x00", "no\\x1b[2J")),  # as text that any store holds
+    ],
+)
+def test_a_refused_record_of_the_log_alone_ends_and_its_code_stays(
+    tmp_path: Path, code: str, sentence: str, kept: tuple[str, str]
+) -> None:
     async def script(site: Site) -> None:
         data = encode(site.cluster.approval("guest"))
         judged = await site.worker.run(site.replica.judge, data)
         await site.worker.run(site.replica.queue, judged.record_id, data)
-        site.answers = [Result("refused", judged.record_id, None, "SL-STALE", "why")]
-        await site.forwarder.look()
-        await until(lambda: site.forwarder.counters["refused"] == 1)
-        await until(lambda: len(site.forwarder) == 0)
-        assert outbox_state(site.replica.store, judged.record_id) == ("refused", None, "SL-STALE")
-        assert site.handed == [data]
-
-    play(tmp_path, script)
-
-
-def test_what_a_sequencer_writes_is_kept_as_text_that_any_store_holds(tmp_path: Path) -> None:
-    async def script(site: Site) -> None:
-        data = encode(site.cluster.approval("guest"))
-        judged = await site.worker.run(site.replica.judge, data)
-        await site.worker.run(site.replica.queue, judged.record_id, data)
-        site.answers = [Result("refused", judged.record_id, None, "SL-\0", "no\x1b[2J")]
+        site.answers = [Result("refused", judged.record_id, None, code, sentence)]
         await site.forwarder.look()
         await until(lambda: len(site.forwarder) == 0)
-        assert outbox_state(site.replica.store, judged.record_id) == ("refused", None, "SL-\\x00")
+        assert site.forwarder.counters["refused"] == 1
         row = site.replica.store.outbox_row(judged.record_id)
         assert row is not None
-        assert row.sentence == "no\\x1b[2J"
+        assert (row.state, row.code, row.sentence) == ("refused", *kept)
+        assert site.handed == [data]
 
     play(tmp_path, script)
 
