@@ -132,14 +132,18 @@ def test_text_in_a_column_of_bytes_is_no_crash(farm: Farm, run: Run) -> None:
             3,
             "checkpoint.size holds a value that is no BIGINT",
         ),
-        ("UPDATE log_node SET log = x'07' WHERE rowid = 1", 3, "log_node.log holds a value that is no TEXT"),
+        (
+            "UPDATE log_node SET log = x'07' WHERE level = 1 AND node_index = 0",
+            3,
+            "log_node.log holds a value that is no TEXT",
+        ),
         (
             "UPDATE log_entry SET record_id = x'07' WHERE log_index = 3",
             3,
             "log_entry.record_id holds a value",
         ),
         ("UPDATE checkpoint SET size = 9223372036854775807 WHERE rowid = 1", 1, "SL-"),
-        ("UPDATE log_node SET log = 'other' WHERE rowid = 1", 1, "SL-STORED"),
+        ("UPDATE log_node SET log = 'other' WHERE level = 1 AND node_index = 0", 1, "SL-STORED"),
     ],
 )
 def test_values_that_no_column_should_hold_are_no_crash(
