@@ -77,7 +77,12 @@ def split_leaf(data: bytes) -> LeafParts:
     end = data.rfind(_TAIL_START)
     if end < begin:
         raise _refuse(_NO_LEAF)
-    sequenced_at, term = _read_tail(data[end:])
+    term = _read_term(data[end + _TIME_END :])
+    text = data[end + len(_TAIL_START) : end + _TIME_END].decode(errors="replace")
+    try:
+        sequenced_at = parse_time(text)
+    except Refused as error:
+        raise _refuse("the leaf's time is not a time", found=text) from error
     return LeafParts(data[begin:end], sequenced_at, term, authority_size)
 
 
@@ -87,16 +92,6 @@ def _read_partition_head(data: bytes) -> tuple[int, int]:
     if head is None:
         raise _refuse(_NO_LEAF)
     return head.end(), _in_range("authority size", int(head[1]))
-
-
-def _read_tail(data: bytes) -> tuple[int, int]:
-    """The time and the term in a leaf's last bytes. Raises Refused SL-LEAF."""
-    term = _read_term(data[_TIME_END:])
-    text = data[len(_TAIL_START) : _TIME_END].decode(errors="replace")
-    try:
-        return parse_time(text), term
-    except Refused as error:
-        raise _refuse("the leaf's time is not a time", found=text) from error
 
 
 @lru_cache(maxsize=64)  # entries of one term end alike

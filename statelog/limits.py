@@ -26,7 +26,7 @@ MAX_LOG_NAME_CHARS: Final = 7 + MAX_PARTITION_CHARS  # "routes-" and a partition
 MAX_TEXT_CHARS: Final = 512  # reasons and display names, read by people
 MAX_ADDRESS_CHARS: Final = 270  # "quic://" + a 253-character DNS name + ":65535", and a little
 MAX_ENDPOINT_ID_CHARS: Final = 200  # "<node_id>/via/<relay_id>/<n>" is 134 characters and a counter
-MAX_REMEMBERED_TEXTS: Final = 4_096  # accepted strings that a checker knows again: a few hundred KiB each
+MAX_REMEMBERED_TEXTS: Final = 16_384  # accepted strings that a checker knows again: 3 MiB at most
 MAX_REMEMBERED_QUORUMS: Final = 256  # of a key set: those who signed together, and were enough
 MAX_LIST_ITEMS: Final = 256  # organizations, services, assertions: lists without a bound of their own
 
