@@ -145,8 +145,9 @@ def integrity(connection: sa.Connection) -> list[str]:
 def _translated(engine: sa.Engine) -> Iterator[None]:
     try:
         yield
-    except DBAPIError as error:
-        raise SourceUnreadable(f"the store failed: {error.orig} ({engine.url.database})") from error
+    except (DBAPIError, engine.dialect.loaded_dbapi.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise SourceUnreadable(f"the store failed: {cause} ({engine.url.database})") from error
     except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its complaint, as it is
         raise SourceUnreadable(f"the store failed: it holds text that is not UTF-8 ({error})") from error
 

@@ -1,9 +1,11 @@
-"""The few statements of every commit, compiled once: building and adapting them anew, as SQLAlchemy does for
-each execution, costs several times what SQLite needs to run them.
+"""The few statements of every commit, compiled once and handed to the driver: building and adapting them
+anew, as SQLAlchemy does for each execution, costs several times what SQLite needs to run them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -14,24 +16,41 @@ from statelog.io import tables
 class Prepared:
     """A statement that is compiled once for each kind of database and takes plain parameters.
 
-    Nothing is converted on the way in or out: integers, text and bytes only, and the reader checks what it
-    gets.
+    It runs in the transaction of the connection, which the caller has begun. Nothing is converted on the way
+    in or out: integers, text and bytes only, and the reader checks what it gets. The driver's own errors are
+    raised, which `statelog.io.database` translates as it does SQLAlchemy's.
     """
 
     def __init__(self, statement: sa.Insert | sa.Update | sa.Select[Any]) -> None:
         self._statement = statement
         self._compiled: dict[str, tuple[str, tuple[str, ...] | None]] = {}
 
-    def run(self, connection: sa.Connection, *rows: dict[str, Any]) -> sa.CursorResult[Any]:
+    def run(self, connection: sa.Connection, *rows: dict[str, Any]) -> None:
         """Run it once for each row of named parameters, in one call of the driver."""
+        text, given = self._given(connection, rows)
+        with closing(connection.connection.cursor()) as cursor:
+            if len(given) == 1:
+                cursor.execute(text, given[0])
+            else:
+                cursor.executemany(text, given)
+
+    def first(self, connection: sa.Connection, row: dict[str, Any]) -> tuple[Any, ...] | None:
+        """The first row of its answer, None without one."""
+        text, (given,) = self._given(connection, (row,))
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute(text, given)
+            found: tuple[Any, ...] | None = cursor.fetchone()
+            return found
+
+    def _given(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> tuple[str, Sequence[Any]]:
+        """The text for this kind of database, and the parameters as its driver takes them."""
         found = self._compiled.get(connection.dialect.name)
         if found is None:
             made = self._statement.compile(dialect=connection.dialect)
             found = str(made), tuple(made.positiontup or ()) if made.positional else None
             self._compiled[connection.dialect.name] = found
         text, order = found
-        given = [row if order is None else tuple([row[name] for name in order]) for row in rows]
-        return connection.exec_driver_sql(text, given[0] if len(given) == 1 else given)
+        return text, rows if order is None else [tuple([row[name] for name in order]) for row in rows]
 
 
 _HEAD = tables.log_head

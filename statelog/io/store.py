@@ -127,10 +127,10 @@ class Store(WorkingTables):
         transaction's end.
         """
         with self.reading(connection) as used:
-            row = (LOCK_HEAD if lock else READ_HEAD).run(used, {"of_log": self.log}).first()
+            row = (LOCK_HEAD if lock else READ_HEAD).first(used, {"of_log": self.log})
         if row is None:
             return None
-        head = Head(*tuple(row))
+        head = Head(*row)
         for value in (head.root, head.final_root):
             if type(value) is not bytes:
                 raise not_bytes(value)

@@ -33,6 +33,7 @@ from statelog.witness import WitnessState
 from tests.support.authority import key_id, make_cluster, signer
 from tests.support.logs import cosigned, head_note, leases
 from tests.support.postgres import new_database
+from tests.support.statements import each_statement
 
 # Another database joins here with a function from a fresh directory to its URL.
 BACKENDS: dict[str, Callable[[Path], str]] = {
@@ -197,21 +198,19 @@ def test_an_append_is_all_or_nothing(filled: Store) -> None:
     for allowed in range(1, 40):
         seen = 0
 
-        def fail(*_: object, allowed: int = allowed) -> None:
+        def fail(_: str, allowed: int = allowed) -> None:
             nonlocal seen
             seen += 1
             if seen > allowed:
                 raise SourceUnreadable("the disk is gone")
 
-        sa.event.listen(filled.engine, "before_cursor_execute", fail)
-        try:
-            filled.append_entries(entries, replay, note)
-        except SourceUnreadable:
-            failed = True
-        else:
-            failed = False
-        finally:
-            sa.event.remove(filled.engine, "before_cursor_execute", fail)
+        with each_statement(filled.engine, fail):
+            try:
+                filled.append_entries(entries, replay, note)
+            except SourceUnreadable:
+                failed = True
+            else:
+                failed = False
         if not failed:
             break
         assert snapshot(filled) == before

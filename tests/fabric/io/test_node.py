@@ -24,6 +24,7 @@ from statelog.signing import record_id_of
 from tests.support.aio import run, until
 from tests.support.authority import DAY_S, node_id
 from tests.support.farm import CONTROL, ROLES, Farm, echo_server
+from tests.support.statements import each_statement
 
 engines = pytest.mark.parametrize("engine", ["qh3", "aioquic"])
 SERVICE = "web-admin"
@@ -327,11 +328,8 @@ def test_nothing_on_the_data_plane_thread_reads_sql_or_judges_a_record(
 
     admit = admission.admit
     monkeypatch.setattr(admission, "admit", judged)
-    sa.event.listen(sa.engine.Engine, "before_cursor_execute", on_sql)
-    try:
+    with each_statement(sa.engine.Engine, on_sql):
         scenario(tmp_path, "qh3", play)
-    finally:
-        sa.event.remove(sa.engine.Engine, "before_cursor_execute", on_sql)
 
 
 def test_of_two_conflicting_records_the_log_picks_one_and_the_other_is_dropped(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from statelog.leaf import decode_leaf
 from statelog.signing import record_id_of
 from tests.support.authority import Cluster, key_entry, make_cluster, sequencer_entry, signer
 from tests.support.logs import leases, new_store
+from tests.support.statements import each_statement
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -426,13 +428,14 @@ def test_a_failure_in_the_middle_leaves_nothing(
     record, other = leases(cluster, 2)
     sequencer.submit(other, cluster.now)
 
-    def fail(_c: object, _k: object, statement: str, *_: object) -> None:
+    def fail(statement: str) -> None:
         if statement.startswith("INSERT INTO checkpoint"):
-            raise sa.exc.OperationalError(statement, {}, OSError("database or disk is full"))
+            raise sqlite3.OperationalError("database or disk is full")
 
-    sa.event.listen(engine, "before_cursor_execute", fail)
-    with pytest.raises(SourceUnreadable, match="disk is full"):
+    with (
+        each_statement(engine, fail),
+        pytest.raises(SourceUnreadable, match="the store failed: database or disk is full"),
+    ):
         sequencer.submit(record, cluster.now)
-    sa.event.remove(engine, "before_cursor_execute", fail)
     assert sequencer.submit(record, cluster.now).log_index == cluster.log.size + 1
     assert unsound(engine, cluster.anchor) == []
