@@ -213,7 +213,7 @@ class Store(WorkingTables):
         entry = tables.log_entry.c
         columns = (entry.log_index, entry.record_id, unchecked(entry.leaf_hash), unchecked(entry.leaf))
         for row in self._in_order(columns, (entry.log == self.log,), start, end, connection):
-            stored = tuple.__new__(StoredEntry, row)
+            stored = tuple.__new__(StoredEntry, row)  # made in C alone, as one is for every entry of a log
             if type(stored.leaf_hash) is not bytes or type(stored.leaf) is not bytes:
                 raise not_bytes(stored.leaf if type(stored.leaf_hash) is bytes else stored.leaf_hash)
             yield stored

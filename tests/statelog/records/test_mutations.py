@@ -78,6 +78,20 @@ def test_step_by_step_says_the_same(cluster: Cluster, monkeypatch: pytest.Monkey
     assert len({str(one) for one in at_once}) > 3
 
 
+@pytest.mark.parametrize("kind", ["policy.epoch", "registry.gossip_record", "route.lease"])
+def test_the_usual_record_is_not_looked_at_step_by_step(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def looked_at(_: Candidate) -> None:
+        raise AssertionError("one look was enough")
+
+    record = MAKERS[kind](cluster)
+    monkeypatch.setattr(Candidate, "check_signatures", looked_at)
+    assert judge(cluster, record) == ADMITTED
+    with pytest.raises(AssertionError, match="one look"):
+        judge(cluster, {**record, "signatures": record["signatures"][:1]})  # too few: it is told what lacks
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 def test_an_unsigned_change_goes_no_further_than_the_signatures(cluster: Cluster, kind: str) -> None:
     """The one that is not looked at any further is a record that the state has in this very form."""
